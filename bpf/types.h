@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Everything that the kernel side and the Go side share in memory. Go's mirror is generated from this file's
+ * BTF by bpf2go; whoever changes a struct or a constant here changes agent/plan (which writes the ops),
+ * agent/loader (which fills the tables) and agent/decode (which reads the records).
+ */
+#ifndef KH_TYPES_H
+#define KH_TYPES_H
+
+enum {
+	KH_MAX_OPS = 64,	 /* ops in one plan */
+	KH_MAX_SLOTS = 16,	 /* address slots that the ops share */
+	KH_MAX_VALUE = 4096,	 /* bytes read for one value */
+	KH_MAX_OUT = 16384,	 /* bytes of one record, header included */
+	KH_POOL_BYTES = 1024,	 /* constants that conditions compare with */
+	KH_MAX_REGS = 32,	 /* registers in DWARF numbering: x86-64 uses 0..16 (16 = rip) */
+	KH_SLOTS_PER_CPU = 4,	 /* scratch slots for each possible CPU: a hit may be preempted by another */
+};
+
+/* What an op does. No op jumps, no op calls another: the table is walked once, in order. */
+enum kh_op_code {
+	KH_OP_END = 0,
+	KH_OP_REG = 1,	 /* slot[dst] = register[arg] >> (8 * n) */
+	KH_OP_LOAD = 2,	 /* slot[dst] = the arg (1, 2, 4, 8) bytes at slot[src] + off, zero-extended */
+	KH_OP_EMIT = 3,	 /* the low arg bytes of slot[src] leave, by action */
+	KH_OP_BYTES = 4, /* slot[dst] bytes (at most n) at slot[src] + off leave, by action; dst holds the length */
+	KH_OP_CSTR = 5,	 /* the NUL-terminated string (at most n bytes) at slot[src] + off leaves, by action */
+	KH_OP_IF_INT = 6,  /* go on only if slot[src] (arg bytes wide) compares by n with the pool's u64 at aux */
+	KH_OP_IF_BYTES = 7, /* go on only if the slot[dst] bytes at slot[src] + off equal (or not) pool[aux, aux + n) */
+	KH_OP_IF_CSTR = 8, /* the same for a NUL-terminated string */
+};
+
+/* How a value leaves. `drop` has no number: no op is made for a dropped value, so nothing reads it. */
+enum kh_action {
+	KH_KEEP = 0,
+	KH_LENGTH = 1, /* only the length, in the value's header */
+	KH_DIGEST = 2, /* 8 bytes: SipHash-2-4 under the session's key */
+	KH_PREFIX = 3, /* the first aux bytes */
+	KH_SUFFIX = 4, /* the last aux bytes; of a truncated value nothing, since its end was not read */
+};
+
+/* Comparisons of KH_OP_IF_*, in op.n for IF_INT and in op.arg for IF_BYTES and IF_CSTR (there only EQ and NE). */
+enum kh_compare {
+	KH_EQ = 0,
+	KH_NE = 1,
+	KH_LT = 2,
+	KH_LE = 3,
+	KH_GT = 4,
+	KH_GE = 5,
+	KH_SIGNED = 0x10, /* flag: compare as signed */
+};
+
+/* Why a value is missing: kh_value.reason. */
+enum kh_reason {
+	KH_OK = 0,
+	KH_NIL = 1,	   /* a nil pointer on the way */
+	KH_FAULT = 2,	   /* the page was not resident or not mapped */
+	KH_BAD_LENGTH = 3, /* a length that no string can have */
+};
+
+struct kh_op {
+	__u8 code;   /* enum kh_op_code */
+	__u8 dst;    /* slot */
+	__u8 src;    /* slot */
+	__u8 arg;    /* register, size in bytes, or comparison */
+	__s32 off;   /* added to slot[src] */
+	__u32 n;     /* cap in bytes, shift, or comparison */
+	__u16 aux;   /* offset into the pool, or n of prefix and suffix */
+	__u8 action; /* enum kh_action */
+	__u8 pad;
+};
+
+/* A record: this header, then one kh_value with its bytes (padded with zeros to 8) for each emitting op. */
+struct kh_record {
+	__u64 time_ns; /* CLOCK_BOOTTIME: the very reading that was compared with the deadline */
+	__u32 pid;     /* thread group, as the initial PID namespace sees it */
+	__u32 tid;
+	__u32 site;    /* the attach point's index in the plan: the link's cookie */
+	__u32 bytes;   /* the record's length, this header included */
+	char comm[16];
+};
+
+struct kh_value {
+	__u8 reason;	 /* enum kh_reason */
+	__u8 truncated;	 /* 1: there was more than n bytes */
+	__u16 n;	 /* bytes that follow, before padding */
+	__u32 length;	 /* the value's own length in bytes, saturated (a C string cut at n: n) */
+};
+
+/* Outcomes: hits = the sum of all the others, exactly. */
+enum kh_count {
+	KH_HITS = 0,
+	KH_EMITTED = 1,
+	KH_FILTERED = 2,
+	KH_SAMPLED_OUT = 3,
+	KH_THROTTLED = 4,
+	KH_OVER_LIMIT = 5,
+	KH_LOST = 6, /* no room in the ring, or no free scratch slot */
+	KH_MAX_COUNTS = 8,
+};
+
+/* Frozen before load: the verifier sees constants. */
+struct kh_config {
+	__u64 latest_deadline_ns; /* CLOCK_BOOTTIME; the control word may say an earlier one, never a later one */
+	__u64 start_ticks;	  /* the target's start time as in /proc/PID/stat field 22 (1/100 s since boot) */
+	__u64 max_hits;		  /* 0: none */
+	__u64 max_bytes;	  /* 0: none */
+	__u64 rate_interval_ns;	  /* one event each so many ns; 0: no limit */
+	__u64 rate_burst_ns;	  /* how far ahead of that the events may run */
+	__u64 key[2];		  /* SipHash */
+	__u32 pid;		  /* the one thread group that is in scope */
+	__u32 sample_below;	  /* keep a hit if a random u32 is below; 0: keep all */
+	__u32 if_end;		  /* ops [0, if_end) decide, ops [if_end, n_ops) capture */
+	__u32 n_ops;
+	__u32 ring_quarter;	  /* wake the reader when so many bytes wait */
+	__u32 scratch_slots;
+};
+
+/* Words that change while the probe is on. */
+struct kh_control {
+	__u64 deadline_ns; /* written by the holder only; 0 stops at once */
+};
+
+struct kh_state {
+	__u64 rate_tat_ns; /* the generic cell rate algorithm's theoretical arrival time */
+	__u64 tickets;	   /* events that took one of max_hits */
+	__u64 bytes;	   /* bytes that were let through */
+};
+
+#endif

@@ -1,0 +1,77 @@
+// Package event is what a hit became: decoded, named, with a reason for each value that is missing and the rule for
+// each that was redacted. Its JSON names are part of the product's contract.
+package event
+
+import "time"
+
+// An Event is one hit of a probe.
+type Event struct {
+	SessionID    string
+	ProbeID      string
+	Node         string
+	Time         time.Time
+	BootNs       uint64 // CLOCK_BOOTTIME of the hit, the reading that was compared with the deadline
+	Process      Process
+	GoroutineID  uint64 // 0: not a Go program, or not readable
+	Function     string
+	AttachPoint  string // "entry"
+	Arguments    []Value
+	PolicyDigest string
+}
+
+// A Process is who made the call.
+type Process struct {
+	PID, TID int
+	Comm     string
+}
+
+// A Value is one captured argument. Value is text in the form that its Kind documents; it is empty if Missing is set
+// or the redaction withholds it.
+type Value struct {
+	Name      string
+	Type      string
+	Kind      string // int, uint, bool, string, bytes (base64), pointer (hex), float, length, digest (hex)
+	Value     string
+	Truncated bool
+	Missing   string     // a Reason, or empty
+	Redaction *Redaction // nil: the value as it was
+}
+
+// A Redaction says what was done to a value and by which rule.
+type Redaction struct {
+	Action string
+	Rule   string
+}
+
+// Reasons why a value is missing: an open list.
+const (
+	NilPointer   = "nil pointer"
+	Fault        = "fault"         // the page was not resident
+	BadLength    = "bad length"    // a length that no string can have
+	OptimizedOut = "optimized out" // the compiler keeps it nowhere at the attach point
+	FloatReg     = "float register"
+	Unsupported  = "unsupported type"
+	Redacted     = "redacted" // dropped: no op read it
+	TooDeep      = "too deep"
+	Malformed    = "malformed record"
+)
+
+// Counts are a session's hits by outcome. Hits = Emitted + Filtered + SampledOut + Throttled + OverLimit + Lost.
+type Counts struct {
+	Hits, Emitted, Filtered, SampledOut, Throttled, OverLimit, Lost uint64
+	Delivered, LostToClient                                         uint64
+	Final                                                           bool // read after the link was closed
+}
+
+// Causes that end a session: an open list, `endedBy` in JSON.
+const (
+	EndDeadline       = "deadline"
+	EndStopped        = "stopped"
+	EndMaxHits        = "max_hits"
+	EndTargetGone     = "target_gone"
+	EndTargetReplaced = "target_replaced"
+	EndHolderLost     = "holder_lost"
+	EndAgentLost      = "agent_lost"
+	EndRevoked        = "revoked"
+	EndNotAttached    = "not_attached"
+)

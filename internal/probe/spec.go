@@ -1,0 +1,69 @@
+// Package probe is what a requester asks for: which function of which process to observe, what to capture, under
+// which limits and why. A Spec is a plain value, validated before anything acts on it, and validated again by each
+// side that receives one.
+package probe
+
+import "time"
+
+// A Spec is one request for a probe. The zero value is not valid; Validate says what is missing.
+type Spec struct {
+	Target   Selector `json:"target"`
+	Function string   `json:"function"`
+	// Arguments are the paths to capture, such as "c.user.email". None means every parameter to depth 1.
+	Arguments []string `json:"arguments,omitempty"`
+	// Where is a condition such as `qty > 10 && sku == "A"`, in the grammar of ParseWhere. Empty: every hit.
+	Where string `json:"where,omitempty"`
+	// Redact makes fields stricter than the policy does; it never weakens.
+	Redact []Redaction `json:"redact,omitempty"`
+	Limits Limits      `json:"limits"`
+	Reason string      `json:"reason"`
+}
+
+// SelectorKind says how a Selector names its target.
+type SelectorKind string
+
+// The kinds of selector.
+const (
+	SelectPID SelectorKind = "pid" // one process by its number on the node
+	SelectExe SelectorKind = "exe" // one process that runs the executable with this path
+)
+
+// A Selector names the process to observe, on one node or on any.
+type Selector struct {
+	Kind SelectorKind `json:"kind"`
+	PID  int          `json:"pid,omitempty"`  // SelectPID
+	Path string       `json:"path,omitempty"` // SelectExe: absolute
+	Node string       `json:"node,omitempty"` // empty: the only node, else the request is refused
+}
+
+// A Redaction asks for an action on one path.
+type Redaction struct {
+	Path   string `json:"path"`
+	Action string `json:"action"` // as redact.ParseAction reads it: "drop", "digest", "suffix:4", ...
+}
+
+// Limits bound what one session may cost and emit. Zero fields are replaced by WithDefaults.
+type Limits struct {
+	TTL        time.Duration `json:"ttlNs"`                // from attach to detach; at most MaxTTL
+	MaxHits    uint64        `json:"maxHits,omitempty"`    // events; 0: no limit
+	Rate       uint32        `json:"rate"`                 // events per second; default 50
+	Sample     uint32        `json:"sample,omitempty"`     // one hit of so many is looked at; 0 and 1: all
+	MaxBytes   uint64        `json:"maxBytes"`             // bytes of records; default 8 MiB
+	ValueBytes uint32        `json:"valueBytes,omitempty"` // bytes captured of one string; default 256, at most 4096
+}
+
+// Floors and defaults. No policy and no flag goes beyond the maxima.
+const (
+	DefaultTTL        = 5 * time.Minute
+	MaxTTL            = time.Hour
+	DefaultRate       = 50
+	MaxRate           = 1_000_000
+	DefaultMaxBytes   = 8 << 20
+	MaxBytes          = 1 << 30
+	DefaultValueBytes = 256
+	MaxValueBytes     = 4096
+	MaxArguments      = 32   // paths in one request
+	MaxPathBytes      = 256  // one path
+	MaxFunctionBytes  = 1024 // a generic Go name can be long
+	MaxReasonBytes    = 200  // characters; the audit log keeps them
+)

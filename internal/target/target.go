@@ -1,0 +1,109 @@
+// Package target is what a request was resolved to: one live process, one function, the places where a breakpoint is
+// proved safe, and where each requested value is at that very place. A Target is data about bytes that a hostile
+// program may have written: whoever receives one validates it.
+package target
+
+// A Target is the answer of agent/resolve to a probe.Spec.
+type Target struct {
+	Identity Identity `json:"identity"`
+	Function Function `json:"function"`
+	Sites    []Site   `json:"sites"`
+	// Values holds one entry for each captured path, in the order asked for, then one for each path that only a
+	// condition names (Condition set).
+	Values []Value `json:"values"`
+	// GoroutineID says where the goroutine's number is; nil for programs that are not Go.
+	GoroutineID *Value `json:"goroutineId,omitempty"`
+	// OtherProcesses counts the processes that the selector matched beside this one.
+	OtherProcesses int `json:"otherProcesses,omitempty"`
+}
+
+// An Identity is what must not change between analysis and attach.
+type Identity struct {
+	PID        int    `json:"pid"`
+	StartTicks uint64 `json:"startTicks"` // /proc/PID/stat field 22: clock ticks (1/100 s) since boot
+	Comm       string `json:"comm"`
+	Path       string `json:"path"`    // the executable as /proc/PID/exe names it; for people only
+	BuildID    string `json:"buildId"` // GNU build ID in hex, else Go's
+	Device     uint64 `json:"device"`
+	Inode      uint64 `json:"inode"`
+	Size       int64  `json:"size"`
+	MtimeNs    int64  `json:"mtimeNs"`
+	Language   string `json:"language"` // "go" or "c", with the producer's version: "go1.26.8"
+	Arch       string `json:"arch"`     // GOARCH
+}
+
+// A Function is where the probe sits.
+type Function struct {
+	Name       string  `json:"name"`                // as the linker knows it: main.(*Cart).Checkout
+	Signature  string  `json:"signature,omitempty"` // in the source language, for people
+	File       string  `json:"file,omitempty"`
+	Line       int     `json:"line,omitempty"`
+	Address    uint64  `json:"address"` // in the executable's own address space
+	Size       uint64  `json:"size"`
+	InlinedAt  []Place `json:"inlinedAt,omitempty"` // calls that this probe does not see
+	InlinedSum int     `json:"inlinedSum,omitempty"`
+}
+
+// A Place is a line of source.
+type Place struct {
+	Function string `json:"function,omitempty"`
+	File     string `json:"file"`
+	Line     int    `json:"line"`
+}
+
+// A Site is one address that was proved to be an instruction start where a breakpoint is safe.
+type Site struct {
+	Address        uint64 `json:"address"`        // in the executable's own address space
+	FileOffset     uint64 `json:"fileOffset"`     // where uprobe_multi attaches
+	RuntimeAddress uint64 `json:"runtimeAddress"` // in the process
+	Bytes          []byte `json:"bytes"`          // the instruction there, the same in file, memory and analysis
+	Where          string `json:"where"`          // "after the stack check", "entry"
+}
+
+// Kind says how a value's bytes are read and shown.
+type Kind string
+
+// The kinds of value. A Value of kind KindString or KindBytes has a pointer and a length; KindCString a pointer.
+const (
+	KindInt     Kind = "int"
+	KindUint    Kind = "uint"
+	KindBool    Kind = "bool"
+	KindFloat   Kind = "float"
+	KindPointer Kind = "pointer"
+	KindString  Kind = "string"
+	KindCString Kind = "cstring"
+	KindBytes   Kind = "bytes"
+	KindLength  Kind = "length" // the number of elements of a slice
+	KindStruct  Kind = "struct" // cannot be read whole: name a field
+	KindOther   Kind = "other"
+)
+
+// A Value is one path of the request with its type and its place at the site.
+type Value struct {
+	Path      string   `json:"path"`  // as asked for, or found: "c.user.email"
+	Names     []string `json:"names"` // the field names on the path, each of which rules look at: c, user, email
+	TypeName  string   `json:"typeName"`
+	Kind      Kind     `json:"kind"`
+	Size      int      `json:"size"` // of a scalar, in bytes: 1, 2, 4 or 8
+	Condition bool     `json:"condition,omitempty"`
+
+	// Data is the scalar itself or the pointer to a string's bytes, Length the number of those bytes.
+	// Offset is added to Data before a string is read: char arrays lie inside their struct.
+	Data   Location `json:"data"`
+	Length Location `json:"length"`
+	Offset int64    `json:"offset,omitempty"`
+	// Capacity bounds a C char array; 0: none.
+	Capacity int `json:"capacity,omitempty"`
+
+	// Missing says why the value cannot be read at all; empty if it can. Detail explains it to people.
+	Missing string `json:"missing,omitempty"`
+	Detail  string `json:"detail,omitempty"`
+}
+
+// A Location is a register and the pointers to follow from it: value = register >> 8*Shift, then for each offset
+// value = *(value + offset). The last load has the value's own size, the others 8 bytes.
+type Location struct {
+	Register int     `json:"register"` // DWARF number
+	Shift    int     `json:"shift,omitempty"`
+	Offsets  []int64 `json:"offsets,omitempty"`
+}
