@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+# The commands of this repository. `make demo` and `make test` need root and Linux 6.6 or later; nothing else does.
+
+GO   ?= go
+TOOL  = $(GO) tool -modfile=tools/go.mod
+
+.PHONY: demo test bench build generate lint
+
+demo: ## trace a running program with redaction, end to end, and clean up
+	@scripts/demo.sh
+
+test: ## every test, race detector on; packages one after another, since several count what the whole kernel holds
+	$(GO) build -race ./...
+	$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -p 1 -timeout 20m ./...
+
+bench: ## one table, from one run
+	$(GO) run ./test/bench
+
+build: ## the commands, into bin/
+	$(GO) build -trimpath -o bin/ ./cmd/...
+
+generate: ## everything that is generated and committed
+	$(GO) generate ./...
+
+lint: ## what .ci/run checks before it tests
+	@scripts/lint.sh

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package testkit
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// A Text is what the executable mappings of one process held at one time, by the address they begin at.
+type Text map[uint64][]byte
+
+// ReadText reads every mapping of the process that is executable and backed by a file, as the process itself would see
+// it: breakpoints included. The kernel's own pages (vdso, the page that steps over breakpoints) are left out.
+func ReadText(t testing.TB, pid int) Text {
+	t.Helper()
+	text := make(Text)
+	for _, m := range Mappings(t, pid) {
+		if !strings.Contains(m.Permissions, "x") || !strings.HasPrefix(m.Path, "/") {
+			continue
+		}
+		b, err := ReadMemory(pid, m.Start, int(m.End-m.Start))
+		if err != nil {
+			t.Fatalf("read text of process %d: %v", pid, err)
+		}
+		text[m.Start] = b
+	}
+	if len(text) == 0 {
+		t.Fatalf("process %d has no text", pid)
+	}
+	return text
+}
+
+// Differences lists the addresses at which two texts of one process differ, at most ten, with the bytes of both.
+func (before Text) Differences(after Text) []string {
+	var found []string
+	for start, was := range before {
+		is := after[start]
+		if bytes.Equal(was, is) {
+			continue
+		}
+		if len(is) != len(was) {
+			found = append(found, fmt.Sprintf("%#x: %d bytes mapped before, %d after", start, len(was), len(is)))
+			continue
+		}
+		for i := range was {
+			if was[i] != is[i] {
+				found = append(found, fmt.Sprintf("%#x: %02x before, %02x after", start+uint64(i), was[i], is[i]))
+			}
+			if len(found) == 10 {
+				return found
+			}
+		}
+	}
+	return found
+}
+
+// ReadMemory reads n bytes of a process's memory at an address, through /proc/PID/mem.
+func ReadMemory(pid int, address uint64, n int) ([]byte, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, n)
+	if _, err := f.ReadAt(b, int64(address)); err != nil {
+		return nil, fmt.Errorf("%d bytes at %#x: %w", n, address, err)
+	}
+	return b, nil
+}
+
+// A Mapping is one line of /proc/PID/maps.
+type Mapping struct {
+	Start, End  uint64
+	Permissions string // "r-xp"
+	Path        string // empty for anonymous memory; "[heap]" and the like as the kernel writes them
+}
+
+// Mappings lists the memory mappings of a process.
+func Mappings(t testing.TB, pid int) []Mapping {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatalf("read mappings: %v", err)
+	}
+	var found []Mapping
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	for lines.Scan() {
+		var m Mapping
+		var offset, device, inode string
+		if _, err := fmt.Sscanf(lines.Text(), "%x-%x %s %s %s %s", &m.Start, &m.End, &m.Permissions, &offset, &device, &inode); err != nil {
+			t.Fatalf("read mappings: %q: %v", lines.Text(), err)
+		}
+		if _, path, ok := strings.Cut(lines.Text(), inode+" "); ok {
+			m.Path = strings.TrimSpace(path)
+		}
+		found = append(found, m)
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatalf("read mappings: %v", err)
+	}
+	return found
+}
