@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -64,7 +65,7 @@ func buildOnce(t testing.TB, name string, key []string, command func(out string)
 		}
 		built.dir, built.paths = dir, make(map[string]string)
 	}
-	path := filepath.Join(built.dir, fmt.Sprintf("%d", len(built.paths)), name)
+	path := filepath.Join(built.dir, strconv.Itoa(len(built.paths)), name)
 	cmd := command(path)
 	cmd.Dir = Root(t)
 	if out, err := cmd.CombinedOutput(); err != nil {
