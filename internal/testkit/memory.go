@@ -3,7 +3,6 @@
 package testkit
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"os"
@@ -88,20 +87,18 @@ func Mappings(t testing.TB, pid int) []Mapping {
 		t.Fatalf("read mappings: %v", err)
 	}
 	var found []Mapping
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	for lines.Scan() {
+	for line := range strings.Lines(string(data)) {
 		var m Mapping
-		var offset, device, inode string
-		if _, err := fmt.Sscanf(lines.Text(), "%x-%x %s %s %s %s", &m.Start, &m.End, &m.Permissions, &offset, &device, &inode); err != nil {
-			t.Fatalf("read mappings: %q: %v", lines.Text(), err)
+		// 7f0000000000-7f0000001000 r-xp 00000000 fe:00 1234   /path with spaces
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			t.Fatalf("read mappings: %q", line)
 		}
-		if _, path, ok := strings.Cut(lines.Text(), inode+" "); ok {
-			m.Path = strings.TrimSpace(path)
+		if _, err := fmt.Sscanf(fields[0], "%x-%x", &m.Start, &m.End); err != nil {
+			t.Fatalf("read mappings: %q: %v", line, err)
 		}
+		m.Permissions, m.Path = fields[1], strings.Join(fields[5:], " ")
 		found = append(found, m)
-	}
-	if err := lines.Err(); err != nil {
-		t.Fatalf("read mappings: %v", err)
 	}
 	return found
 }
