@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package event is what a hit became: decoded, named, with a reason for each value that is missing and the rule for
 // each that was redacted. Its JSON names are part of the product's contract.
 package event
@@ -74,4 +76,5 @@ const (
 	EndAgentLost      = "agent_lost"
 	EndRevoked        = "revoked"
 	EndNotAttached    = "not_attached"
+	EndAuditLost      = "audit_lost" // the record `attached` could not be made durable
 )
