@@ -18,5 +18,5 @@ if command -v shellcheck >/dev/null; then
 	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
 fi
 if command -v vagrant >/dev/null; then
-	VAGRANT_HOME=$(mktemp -d) vagrant validate --ignore-provider
+	VAGRANT_HOME=$(mktemp -d) vagrant validate
 fi

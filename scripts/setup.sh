@@ -6,8 +6,8 @@
 set -euo pipefail
 
 # clang-19 llvm-19 libbpf-dev: eBPF objects. gcc make git: C test targets, cgo of the race detector, the checks.
-# bpftrace: what `make bench` compares with. shellcheck vagrant: lint.
-packages=(clang-19 llvm-19 libbpf-dev gcc libc6-dev make git bpftrace shellcheck vagrant)
+# bpftrace: what `make bench` compares with. shellcheck, vagrant with a provider: lint.
+packages=(clang-19 llvm-19 libbpf-dev gcc libc6-dev make git bpftrace shellcheck vagrant vagrant-libvirt)
 
 missing=()
 for p in "${packages[@]}"; do
