@@ -1,9 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package probe is what a requester asks for: which function of which process to observe, what to capture, under
 // which limits and why. A Spec is a plain value, validated before anything acts on it, and validated again by each
 // side that receives one.
 package probe
 
-import "time"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"strconv"
+	"time"
+)
 
 // A Spec is one request for a probe. The zero value is not valid; Validate says what is missing.
 type Spec struct {
@@ -36,7 +44,15 @@ type Selector struct {
 	Node string       `json:"node,omitempty"` // empty: the only node, else the request is refused
 }
 
-// A Redaction asks for an action on one path.
+// String is the selector as ParseTarget reads it: pid/123 or exe/usr/bin/caddy. It leaves out the node.
+func (s Selector) String() string {
+	if s.Kind == SelectPID {
+		return "pid/" + strconv.Itoa(s.PID)
+	}
+	return string(s.Kind) + s.Path
+}
+
+// A Redaction asks for an action on one path and all that lies below it.
 type Redaction struct {
 	Path   string `json:"path"`
 	Action string `json:"action"` // as redact.ParseAction reads it: "drop", "digest", "suffix:4", ...
@@ -66,4 +82,36 @@ const (
 	MaxPathBytes      = 256  // one path
 	MaxFunctionBytes  = 1024 // a generic Go name can be long
 	MaxReasonBytes    = 200  // characters; the audit log keeps them
+	MaxWhereBytes     = 1024 // one condition
+	MaxConditions     = 8    // comparisons in one condition
+	MaxLiteralBytes   = 128  // one string that a condition compares with
 )
+
+// WithDefaults returns the Spec with the defaults in place of the limits that are zero.
+func (s Spec) WithDefaults() Spec {
+	l := &s.Limits
+	if l.TTL == 0 {
+		l.TTL = DefaultTTL
+	}
+	if l.Rate == 0 {
+		l.Rate = DefaultRate
+	}
+	if l.MaxBytes == 0 {
+		l.MaxBytes = DefaultMaxBytes
+	}
+	if l.ValueBytes == 0 {
+		l.ValueBytes = DefaultValueBytes
+	}
+	return s
+}
+
+// Digest names this very request: "sha256:" and the hash of its JSON, with the defaults in place, in hex. The record
+// of the intent carries it, and a grant is believed only for the request that is on record.
+func (s Spec) Digest() string {
+	data, err := json.Marshal(s.WithDefaults())
+	if err != nil {
+		panic("probe: a Spec holds only values that have a JSON form: " + err.Error())
+	}
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// ParsePath splits the path of a value into its names: "c.user.email" into c, user and email. A name is an identifier of
+// the target's language, or a decimal index; ranges of indices are not supported.
+func ParsePath(path string) ([]string, error) {
+	if path == "" {
+		return nil, fmt.Errorf("%q: empty path; name a parameter, and fields after dots: user.email", path)
+	}
+	if len(path) > MaxPathBytes {
+		return nil, fmt.Errorf("%.32q...: %d bytes; at most %d", path, len(path), MaxPathBytes)
+	}
+	names := strings.Split(path, ".")
+	for i, name := range names {
+		if name == "" {
+			return nil, fmt.Errorf("%q: an empty name; names are separated by single dots: user.email", path)
+		}
+		if i > 0 && isIndex(name) {
+			continue
+		}
+		if !isIdentifier(name) {
+			return nil, fmt.Errorf("%q: %q is not a name; names are letters, digits and '_'", path, name)
+		}
+	}
+	return names, nil
+}
+
+func isIndex(name string) bool {
+	return len(name) <= 9 && strings.Trim(name, "0123456789") == ""
+}
+
+func isIdentifier(name string) bool {
+	for i, r := range name {
+		letter := r == '_' || unicode.IsLetter(r)
+		if r == utf8.RuneError || !letter && (i == 0 || !unicode.IsDigit(r)) {
+			return false
+		}
+	}
+	return true
+}

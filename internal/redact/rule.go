@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package redact
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/keyhole-dev/keyhole/internal/glob"
+	"github.com/keyhole-dev/keyhole/internal/strictyaml"
+)
+
+// A Rule gives fields an action. The ID stands in every event whose value the rule decided.
+type Rule struct {
+	ID     string `json:"id"`
+	Match  Match  `json:"match"`
+	Action Action `json:"action"`
+}
+
+// A Match names fields: all of its patterns that are not empty must match. `*` stands for any run of characters and `?`
+// for one. Name and Path do not distinguish upper from lower case.
+type Match struct {
+	Name     string `json:"name,omitempty"`     // of the field itself: the last name on its path
+	Path     string `json:"path,omitempty"`     // the whole path: c.user.*
+	Type     string `json:"type,omitempty"`     // the type's name as the program's debug information has it
+	Function string `json:"function,omitempty"` // as the linker knows it: main.(*Cart).*
+}
+
+// Bounds of a rule file.
+const (
+	MaxRules        = 1000
+	maxPatternBytes = 512
+)
+
+var validID = regexp.MustCompile(`^[a-z0-9][a-z0-9._/-]{0,63}$`)
+
+// reserved begin the IDs of the shipped rules and the one of a request.
+var reserved = []string{"names/", "default/", "request"}
+
+type ruleFile struct {
+	Version int         `yaml:"version"`
+	Rules   []yaml.Node `yaml:"rules"`
+}
+
+// ParseRules reads an owner's rules, a YAML file such as
+//
+//	version: 1
+//	rules:
+//	  - {id: payments/card, name: card, action: "suffix:4"}
+//	  - {id: shop/sku, path: "*.sku", function: "main.*", action: keep}
+//
+// Unknown keys are errors, and errors name the line. A rule without an ID gets owner/ and its place, counted from 1.
+func ParseRules(data []byte) ([]Rule, error) {
+	var file ruleFile
+	if err := strictyaml.Unmarshal(data, &file); err != nil {
+		return nil, fmt.Errorf("redaction rules: %w", err)
+	}
+	if file.Version != 1 {
+		return nil, fmt.Errorf("redaction rules: version is %d; this program reads version 1", file.Version)
+	}
+	rules, err := RulesFromYAML(file.Rules)
+	if err != nil {
+		return nil, fmt.Errorf("redaction rules: %w", err)
+	}
+	return rules, nil
+}
+
+// RulesFromYAML reads the entries of a list of rules, for files that hold one among other things.
+func RulesFromYAML(nodes []yaml.Node) ([]Rule, error) {
+	rules := make([]Rule, 0, len(nodes))
+	for i := range nodes {
+		rule, err := ruleFromYAML(&nodes[i])
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", nodes[i].Line, err)
+		}
+		if rule.ID == "" {
+			rule.ID = fmt.Sprintf("owner/%d", i+1)
+		}
+		rules = append(rules, rule)
+	}
+	return rules, validateRules(rules)
+}
+
+func ruleFromYAML(node *yaml.Node) (Rule, error) {
+	var rule Rule
+	if node.Kind != yaml.MappingNode {
+		return rule, errors.New("want a rule: {name: card, action: drop}")
+	}
+	var action string
+	keys := map[string]*string{
+		"id": &rule.ID, "name": &rule.Match.Name, "path": &rule.Match.Path, "type": &rule.Match.Type,
+		"function": &rule.Match.Function, "action": &action,
+	}
+	seen := make(map[string]bool)
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key, value := node.Content[i].Value, node.Content[i+1]
+		target, known := keys[key]
+		if !known {
+			return rule, fmt.Errorf("unknown key %.32q; a rule has id, name, path, type, function and action", key)
+		}
+		if seen[key] {
+			return rule, fmt.Errorf("%s is given twice", key)
+		}
+		seen[key] = true
+		if value.Kind != yaml.ScalarNode || value.Value == "" {
+			return rule, fmt.Errorf("%s: want a text", key)
+		}
+		*target = value.Value
+	}
+	if action == "" {
+		return rule, errors.New("no action: a rule says what becomes of the fields it names")
+	}
+	var err error
+	rule.Action, err = ParseAction(action)
+	return rule, err
+}
+
+// validateRules bounds rules from wherever they came.
+func validateRules(rules []Rule) error {
+	if len(rules) > MaxRules {
+		return fmt.Errorf("%d rules; at most %d", len(rules), MaxRules)
+	}
+	seen := make(map[string]bool, len(rules))
+	for i, r := range rules {
+		if err := r.validate(); err != nil {
+			return fmt.Errorf("rule %d (%.64s): %w", i+1, r.ID, err)
+		}
+		if seen[r.ID] {
+			return fmt.Errorf("rule %d: the id %s is given twice", i+1, r.ID)
+		}
+		seen[r.ID] = true
+	}
+	return nil
+}
+
+func (r *Rule) validate() error {
+	if !validID.MatchString(r.ID) {
+		return fmt.Errorf("id %.80q: want lower-case letters, digits and . _ / -, at most 64", r.ID)
+	}
+	for _, prefix := range reserved {
+		if strings.HasPrefix(r.ID, prefix) {
+			return fmt.Errorf("id %s: %s is for rules that are built in", r.ID, prefix)
+		}
+	}
+	if r.Match == (Match{}) {
+		return errors.New("names no field: give name, path, type or function")
+	}
+	for _, pattern := range []string{r.Match.Name, r.Match.Path, r.Match.Type, r.Match.Function} {
+		if len(pattern) > maxPatternBytes {
+			return fmt.Errorf("a pattern of %d bytes; at most %d", len(pattern), maxPatternBytes)
+		}
+	}
+	if _, err := ParseAction(r.Action.String()); err != nil || r.Action.Kind == 0 {
+		return errors.New("has no action")
+	}
+	return nil
+}
+
+// matches says how a rule speaks of a field: of the field itself, or of something that the field lies in.
+func (m *Match) matches(f *Field) (itself, around bool) {
+	if !patternMatches(m.Function, f.Function) {
+		return false, false
+	}
+	names, path := lower(f.Names), strings.ToLower(f.Path)
+	itself = patternMatches(m.Type, f.TypeName) && patternMatches(strings.ToLower(m.Path), path) &&
+		(len(names) > 0 && patternMatches(strings.ToLower(m.Name), names[len(names)-1]) || m.Name == "")
+	if itself || m.Type != "" {
+		return itself, false // the types of what lies around are not known
+	}
+	for i := 1; i < len(names); i++ {
+		outer := strings.Join(names[:i], ".")
+		if patternMatches(strings.ToLower(m.Name), names[i-1]) && patternMatches(strings.ToLower(m.Path), outer) {
+			return false, true
+		}
+	}
+	return false, false
+}
+
+// spellsOut says whether a rule names the field without a wildcard, whatever it says of the way there.
+func (m *Match) spellsOut() bool {
+	last := m.Name
+	if last == "" {
+		last = m.Path[strings.LastIndexByte(m.Path, '.')+1:]
+	}
+	return last != "" && !strings.ContainsAny(last, "*?")
+}
+
+// patternMatches treats the empty pattern as saying nothing.
+func patternMatches(pattern, s string) bool { return pattern == "" || glob.Match(pattern, s) }
+
+func lower(names []string) []string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = strings.ToLower(n)
+	}
+	return out
+}
