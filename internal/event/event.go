@@ -27,17 +27,29 @@ type Process struct {
 	Comm     string
 }
 
-// A Value is one captured argument. Value is text in the form that its Kind documents; it is empty if Missing is set
-// or the redaction withholds it.
+// A Value is one captured argument. Value is text in the form that its Kind documents; it is empty if Missing is set.
 type Value struct {
 	Name      string
 	Type      string
-	Kind      string // int, uint, bool, string, bytes (base64), pointer (hex), float, length, digest (hex)
+	Kind      string
 	Value     string
 	Truncated bool
 	Missing   string     // a Reason, or empty
 	Redaction *Redaction // nil: the value as it was
 }
+
+// The kinds of value: how Value.Value is to be read. An open list.
+const (
+	KindInt     = "int"     // decimal
+	KindUint    = "uint"    // decimal
+	KindBool    = "bool"    // true or false
+	KindFloat   = "float"   // the shortest decimal that reads back as the same number; NaN, +Inf, -Inf
+	KindString  = "string"  // UTF-8; each byte that is not part of a character is written \xNN, all else as it is
+	KindBytes   = "bytes"   // base64 (RFC 4648, with padding)
+	KindPointer = "pointer" // 0x and hex digits
+	KindLength  = "length"  // decimal: elements of a slice; of a redacted string its bytes
+	KindDigest  = "digest"  // 16 hex digits: equal values have equal digests within one attachment
+)
 
 // A Redaction says what was done to a value and by which rule.
 type Redaction struct {

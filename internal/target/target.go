@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package target is what a request was resolved to: one live process, one function, the places where a breakpoint is
 // proved safe, and where each requested value is at that very place. A Target is data about bytes that a hostile
 // program may have written: whoever receives one validates it.
@@ -8,8 +10,8 @@ type Target struct {
 	Identity Identity `json:"identity"`
 	Function Function `json:"function"`
 	Sites    []Site   `json:"sites"`
-	// Values holds one entry for each captured path, in the order asked for, then one for each path that only a
-	// condition names (Condition set).
+	// Values holds one entry for each captured path, in the order asked for (a path may stand for several values that lie
+	// below it), then one for each path that only a condition names (Condition set).
 	Values []Value `json:"values"`
 	// GoroutineID says where the goroutine's number is; nil for programs that are not Go.
 	GoroutineID *Value `json:"goroutineId,omitempty"`
@@ -63,7 +65,8 @@ type Site struct {
 // Kind says how a value's bytes are read and shown.
 type Kind string
 
-// The kinds of value. A Value of kind KindString or KindBytes has a pointer and a length; KindCString a pointer.
+// The kinds of value. A Value of kind KindString or KindBytes has a pointer (Data) and a length (Length); KindCString has a
+// pointer; the others that can be read are scalars in Data.
 const (
 	KindInt     Kind = "int"
 	KindUint    Kind = "uint"
@@ -81,7 +84,7 @@ const (
 // A Value is one path of the request with its type and its place at the site.
 type Value struct {
 	Path      string   `json:"path"`  // as asked for, or found: "c.user.email"
-	Names     []string `json:"names"` // the field names on the path, each of which rules look at: c, user, email
+	Names     []string `json:"names"` // the field names on the way, each of which rules look at: c, user, email
 	TypeName  string   `json:"typeName"`
 	Kind      Kind     `json:"kind"`
 	Size      int      `json:"size"` // of a scalar, in bytes: 1, 2, 4 or 8

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/probe"
+	"github.com/keyhole-dev/keyhole/internal/problem"
+	"github.com/keyhole-dev/keyhole/internal/redact"
+	"github.com/keyhole-dev/keyhole/internal/target"
+)
+
+// Compile makes the plan of a request for a target under the rules. It is a function of its arguments alone: whoever
+// compiles the same gets the same Plan, byte for byte. The plan was verified. An error is a *problem.Error: of code
+// InvalidArgument or FailedPrecondition where the request cannot be carried out on this target, Internal where the target
+// is not one that an honest inspector makes of this request.
+func Compile(spec *probe.Spec, t *target.Target, rules *redact.Ruleset) (*Plan, error) {
+	if err := spec.Validate(); err != nil {
+		return nil, problem.New(problem.InvalidArgument, "%v", err)
+	}
+	if err := t.Validate(); err != nil {
+		return nil, problem.New(problem.Internal, "%v", err)
+	}
+	if err := answers(t, spec); err != nil {
+		return nil, problem.New(problem.Internal, "target: %v", err)
+	}
+	limits := spec.WithDefaults().Limits
+	c := compiler{
+		target: t,
+		rules:  rules,
+		spec:   spec,
+		plan: &Plan{
+			Identity:     t.Identity,
+			Function:     t.Function.Name,
+			Sites:        slices.Clone(t.Sites),
+			Limits:       Limits(limits),
+			PolicyDigest: rules.Digest(),
+		},
+	}
+	if err := c.compile(); err != nil {
+		return nil, err
+	}
+	if err := c.plan.Verify(); err != nil {
+		return nil, problem.New(problem.Internal, "%v", err)
+	}
+	return c.plan, nil
+}
+
+// answers says whether the values of a target are those that were asked for: each is an argument of the request or lies
+// below one, in the order of the request, and none of them is left out.
+func answers(t *target.Target, spec *probe.Spec) error {
+	if len(spec.Arguments) == 0 {
+		return nil
+	}
+	next := 0 // the first argument that no value has answered
+	for i := range t.Values {
+		v := &t.Values[i]
+		switch {
+		case v.Condition:
+		case next < len(spec.Arguments) && below(v.Path, spec.Arguments[next]):
+			next++
+		case next > 0 && below(v.Path, spec.Arguments[next-1]):
+		default:
+			return fmt.Errorf("the value %s was not asked for there", v.Path)
+		}
+	}
+	if next < len(spec.Arguments) {
+		return fmt.Errorf("no value for the argument %s", spec.Arguments[next])
+	}
+	return nil
+}
+
+// below says whether a path is another one, or lies below it.
+func below(path, other string) bool {
+	rest, ok := strings.CutPrefix(path, other)
+	return ok && (rest == "" || rest[0] == '.')
+}
+
+type compiler struct {
+	target *target.Target
+	rules  *redact.Ruleset
+	spec   *probe.Spec
+	plan   *Plan
+	build  builder
+}
+
+func (c *compiler) compile() error {
+	if err := c.conditions(); err != nil {
+		return err
+	}
+	c.plan.IfEnd = len(c.build.steps)
+	if g := c.target.GoroutineID; g != nil && g.Missing == "" {
+		c.plan.Goroutine = true
+		c.build.use(Op{Code: OpEmit, Arg: goroutineBytes}, c.build.locate(&g.Data, goroutineBytes, "goroutine"), nil, "goroutine")
+	}
+	for i := range c.target.Values {
+		if v := &c.target.Values[i]; !v.Condition {
+			c.field(v)
+			if start, total := c.plan.layout(); start > maxStart || total > MaxOut {
+				return problem.New(problem.InvalidArgument, "--arg %s: with it a record can have %d bytes, more than one probe can carry; "+
+					"capture fewer values, or fewer bytes of each", v.Path, total)
+			}
+		}
+	}
+	if err := c.redactionsApply(); err != nil {
+		return err
+	}
+	var err error
+	c.plan.Ops, err = c.build.ops()
+	return err
+}
+
+// decide is what becomes of a value: what the rules say, or stricter where the requester asked for it.
+func (c *compiler) decide(v *target.Value) redact.Decision {
+	kind := string(v.Kind)
+	d := c.rules.Decide(redact.Field{
+		Path: v.Path, Names: v.Names, TypeName: v.TypeName, Kind: kind, Function: c.target.Function.Name,
+	})
+	for _, r := range c.spec.Redact {
+		if !below(v.Path, r.Path) {
+			continue
+		}
+		action, err := redact.ParseAction(r.Action)
+		if err != nil {
+			action = redact.Action{Kind: redact.Drop}
+		}
+		d = d.With(action, redact.RuleRequest).For(kind)
+	}
+	return d
+}
+
+// redactionsApply refuses a redaction that no value is subject to: whoever asked for it believes that something is hidden.
+func (c *compiler) redactionsApply() error {
+	for _, r := range c.spec.Redact {
+		if !slices.ContainsFunc(c.target.Values, func(v target.Value) bool { return below(v.Path, r.Path) }) {
+			return problem.New(problem.InvalidArgument, "--redact %s=%s: no captured value is %s or lies below it", r.Path, r.Action, r.Path)
+		}
+	}
+	return nil
+}
+
+// field appends one captured value: its op if it has one, or why it has none.
+func (c *compiler) field(v *target.Value) {
+	d := c.decide(v)
+	f := Field{
+		Path: v.Path, TypeName: v.TypeName, Kind: v.Kind, Size: v.Size,
+		Action: d.Action.String(), Rule: d.Rule, Detail: d.Note,
+	}
+	defer func() { c.plan.Fields = append(c.plan.Fields, f) }()
+	action, part, emits := kernelAction(d.Action)
+	switch {
+	case !emits:
+		f.Missing = event.Redacted
+		return
+	case v.Missing != "":
+		f.Missing, f.Detail = v.Missing, v.Detail
+		return
+	case v.Kind == target.KindStruct, v.Kind == target.KindOther:
+		f.Missing, f.Detail = event.Unsupported, "name one of its fields"
+		return
+	}
+	f.Emits = true
+	op := Op{Action: action, Aux: part, Off: int32(v.Offset)}
+	switch v.Kind {
+	case target.KindString, target.KindBytes:
+		op.Code, op.N = OpBytes, c.plan.Limits.ValueBytes
+		f.MaxBytes = leaves(d.Action, int(op.N))
+		c.build.use(op, c.build.locate(&v.Data, 8, v.Path), c.build.locate(&v.Length, 8, v.Path), v.Path)
+	case target.KindCString:
+		op.Code, op.N = OpCStr, textCap(v, c.plan.Limits.ValueBytes)
+		f.MaxBytes = leaves(d.Action, int(op.N))
+		c.build.use(op, c.build.locate(&v.Data, 8, v.Path), nil, v.Path)
+	default:
+		op.Code, op.Arg = OpEmit, uint8(v.Size)
+		f.MaxBytes = leaves(d.Action, v.Size)
+		c.build.use(op, c.build.locate(&v.Data, v.Size, v.Path), nil, v.Path)
+	}
+}
+
+// textCap is how many bytes of a C string are read: of an array never more than it has.
+func textCap(v *target.Value, limit uint32) uint32 {
+	if v.Capacity > 0 {
+		return min(limit, uint32(v.Capacity))
+	}
+	return limit
+}
+
+// leaves is how many bytes of a value of at most n an action lets out.
+func leaves(a redact.Action, n int) int {
+	switch a.Kind {
+	case redact.Keep:
+		return n
+	case redact.Digest:
+		return DigestBytes
+	case redact.Prefix, redact.Suffix:
+		return min(a.N, n)
+	default:
+		return 0
+	}
+}
+
+// conditions appends the ops that decide whether a hit is captured.
+func (c *compiler) conditions() error {
+	list, err := probe.ParseWhere(c.spec.Where)
+	if err != nil {
+		return problem.New(problem.InvalidArgument, "%v", err)
+	}
+	for _, condition := range list {
+		if err := c.condition(condition); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *compiler) condition(condition probe.Condition) error {
+	refuse := func(code, format string, args ...any) error {
+		return problem.New(code, "--where %s: %s", condition, fmt.Sprintf(format, args...))
+	}
+	i := slices.IndexFunc(c.target.Values, func(v target.Value) bool { return v.Path == condition.Path })
+	if i < 0 {
+		return refuse(problem.Internal, "the target says nothing of %s", condition.Path)
+	}
+	v := &c.target.Values[i]
+	if slices.ContainsFunc(c.target.Values[i+1:], func(other target.Value) bool { return other.Path == v.Path }) {
+		return refuse(problem.InvalidArgument, "%s names more than one value", v.Path)
+	}
+	d := c.decide(v)
+	if d.Action.Kind != redact.Keep {
+		return refuse(problem.InvalidArgument, "%s is redacted (%s, rule %s), and a condition would tell by firing what is withheld; "+
+			"leave it out, or ask the rules' owner to keep the field", v.Path, d.Action, d.Rule)
+	}
+	if v.Missing != "" {
+		return refuse(problem.FailedPrecondition, "%s cannot be read: %s", v.Path, strings.TrimRight(v.Missing+": "+v.Detail, ": "))
+	}
+	op, err := c.comparison(v, &condition)
+	if err != nil {
+		return refuse(problem.InvalidArgument, "%v", err)
+	}
+	c.plan.Conditions = append(c.plan.Conditions, Condition{
+		Path: v.Path, Text: condition.String(), Action: d.Action.String(), Rule: d.Rule,
+	})
+	data, length := c.build.locate(&v.Data, dataSize(v), v.Path), (*node)(nil)
+	if op.Code == OpIfBytes {
+		length = c.build.locate(&v.Length, 8, v.Path)
+	}
+	c.build.use(op, data, length, v.Path)
+	return nil
+}
+
+// dataSize is what the last load of a value's data reads: the scalar, or a pointer.
+func dataSize(v *target.Value) int {
+	switch v.Kind {
+	case target.KindString, target.KindBytes, target.KindCString:
+		return 8
+	default:
+		return v.Size
+	}
+}
+
+var comparisons = map[probe.Op]uint8{
+	probe.Equal: CmpEQ, probe.NotEqual: CmpNE, probe.Less: CmpLT, probe.LessOrEqual: CmpLE, probe.Greater: CmpGT,
+	probe.GreaterOrEqual: CmpGE,
+}
+
+// comparison makes the op of a condition, without its slots, and puts its literal into the pool.
+func (c *compiler) comparison(v *target.Value, condition *probe.Condition) (Op, error) {
+	compare, literal := comparisons[condition.Op], &condition.Literal
+	switch v.Kind {
+	case target.KindInt, target.KindUint, target.KindLength:
+		bits, err := integer(v, literal)
+		if err != nil {
+			return Op{}, err
+		}
+		if v.Kind == target.KindInt {
+			compare |= CmpSigned
+		}
+		aux := c.pool(binary.LittleEndian.AppendUint64(nil, bits))
+		return Op{Code: OpIfInt, Arg: uint8(v.Size), N: uint32(compare), Aux: aux}, nil
+	case target.KindBool:
+		if literal.Kind != probe.Boolean {
+			return Op{}, fmt.Errorf("%s is a %s: compare it with true or false", v.Path, v.TypeName)
+		}
+		// Everything but zero is true, so both comparisons are made with zero.
+		compare = CmpEQ
+		if literal.True == (condition.Op == probe.Equal) {
+			compare = CmpNE
+		}
+		aux := c.pool(make([]byte, 8))
+		return Op{Code: OpIfInt, Arg: uint8(v.Size), N: uint32(compare), Aux: aux}, nil
+	case target.KindString, target.KindBytes, target.KindCString:
+		if literal.Kind != probe.Text {
+			return Op{}, fmt.Errorf(`%s is a %s: compare it with a "string"`, v.Path, v.TypeName)
+		}
+		op := Op{Code: OpIfBytes, Arg: compare, Off: int32(v.Offset), N: uint32(len(literal.Text))}
+		if v.Kind == target.KindCString {
+			op.Code = OpIfCStr
+			if strings.IndexByte(literal.Text, 0) >= 0 {
+				return Op{}, errors.New("no C string has a NUL inside")
+			}
+			if v.Capacity > 0 && len(literal.Text) >= v.Capacity {
+				return Op{}, fmt.Errorf("%s holds at most %d bytes", v.Path, v.Capacity-1)
+			}
+		}
+		op.Aux = c.pool([]byte(literal.Text))
+		return op, nil
+	default:
+		return Op{}, fmt.Errorf("%s is a %s: only integers, booleans and strings can be compared", v.Path, v.TypeName)
+	}
+}
+
+// integer is a literal as the value's type would hold it, in 64 bits.
+func integer(v *target.Value, literal *probe.Literal) (uint64, error) {
+	if literal.Kind != probe.Integer {
+		return 0, fmt.Errorf("%s is a %s: compare it with an integer", v.Path, v.TypeName)
+	}
+	limit, bits := ^uint64(0)>>(64-8*v.Size), literal.Magnitude
+	if v.Kind == target.KindInt {
+		limit >>= 1
+		if literal.Negative {
+			limit++
+			bits = -bits
+		}
+	} else if literal.Negative {
+		limit = 0
+	}
+	if literal.Magnitude > limit {
+		return 0, fmt.Errorf("no %s has that value", v.TypeName)
+	}
+	return bits, nil
+}
+
+// pool adds a constant at a multiple of 8 bytes and returns where it is. Verify says if there are too many.
+func (c *compiler) pool(constant []byte) uint16 {
+	at := len(c.plan.Pool)
+	c.plan.Pool = append(c.plan.Pool, constant...)
+	c.plan.Pool = append(c.plan.Pool, make([]byte, Padded(len(constant))-len(constant))...)
+	return uint16(at)
+}

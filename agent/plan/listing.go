@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+)
+
+// Listing is the plan for people: one op a line in the order in which the kernel walks them, what each value leaves as and
+// by which rule, then the values that no op reads.
+//
+//	main.(*Cart).Checkout  at 0x49f8af (after the stack check)
+//	 0  s0 = rsi
+//	 1  only if s0 > 10 (signed, 8 bytes)                qty > 10     default/scalar
+//	    -- limits: 50/s, 8388608 bytes --
+//	 2  s1 = *(rbx+0x8)
+//	 3  emit ≤256 bytes of [s1, len s2] as suffix:4      card         payments/card
+//	    not read: drop                                   c.password   names/secret
+//	    a record has at most 352 bytes
+func (p *Plan) Listing() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s", p.Function)
+	for i, s := range p.Sites {
+		separator := "  at "
+		if i > 0 {
+			separator = ", "
+		}
+		fmt.Fprintf(&b, "%s%#x", separator, s.Address)
+		if s.Where != "" {
+			fmt.Fprintf(&b, " (%s)", s.Where)
+		}
+	}
+	b.WriteByte('\n')
+
+	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+	line := func(number, text string, notes ...string) {
+		fmt.Fprintf(w, "%4s  %s", number, text)
+		for _, n := range notes {
+			fmt.Fprintf(w, "\t%s", n)
+		}
+		fmt.Fprintln(w)
+	}
+	l := lister{plan: p}
+	for i, op := range p.Ops {
+		if i == p.IfEnd && i > 0 {
+			line("", "-- "+p.Limits.String()+" --")
+		}
+		text, notes := l.op(op)
+		line(strconv.Itoa(i), text, notes...)
+	}
+	for i := range p.Fields {
+		switch f := &p.Fields[i]; {
+		case f.Emits:
+		case f.Detail != "":
+			line("", "not read: "+f.Missing+", "+f.Detail, f.Path, f.Rule)
+		default:
+			line("", "not read: "+f.Missing, f.Path, f.Rule)
+		}
+	}
+	line("", fmt.Sprintf("a record has at most %d bytes", p.MaxRecordBytes()))
+	if err := w.Flush(); err != nil {
+		panic("plan: a strings.Builder takes everything: " + err.Error())
+	}
+	return b.String()
+}
+
+// String says what bounds the events, in the order in which it is looked at.
+func (l Limits) String() string {
+	var parts []string
+	if l.MaxHits > 0 {
+		parts = append(parts, fmt.Sprintf("at most %d events", l.MaxHits))
+	}
+	parts = append(parts, fmt.Sprintf("%d/s", l.Rate), fmt.Sprintf("%d bytes", l.MaxBytes))
+	if l.Sample > 1 {
+		parts = append([]string{fmt.Sprintf("1 hit of %d", l.Sample)}, parts...)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// lister walks the ops and knows which condition or field each one is for.
+type lister struct {
+	plan             *Plan
+	condition, field int
+	goroutine        bool
+}
+
+func (l *lister) op(op Op) (text string, notes []string) {
+	src := fmt.Sprintf("s%d", op.Src)
+	switch op.Code {
+	case OpReg:
+		text = fmt.Sprintf("s%d = %s", op.Dst, registerName(l.plan.Identity.Arch, int(op.Arg)))
+		if op.N > 0 {
+			text += fmt.Sprintf(" >> %d", 8*op.N)
+		}
+		return text, nil
+	case OpLoad:
+		text = fmt.Sprintf("s%d = *(%s)", op.Dst, plus(src, op.Off))
+		if op.Arg != 8 {
+			text += fmt.Sprintf(", %s", count(int(op.Arg), "byte"))
+		}
+		return text, nil
+	case OpEmit:
+		return l.emitting(fmt.Sprintf("emit %s of %s", count(int(op.Arg), "byte"), src))
+	case OpBytes:
+		return l.emitting(fmt.Sprintf("emit ≤%d bytes of [%s, len s%d]", op.N, plus(src, op.Off), op.Dst))
+	case OpCStr:
+		return l.emitting(fmt.Sprintf("emit ≤%d bytes of [%s, to NUL]", op.N, plus(src, op.Off)))
+	case OpIfInt:
+		signed := "unsigned"
+		value := strconv.FormatUint(l.constant(op.Aux), 10)
+		if uint8(op.N)&CmpSigned != 0 {
+			signed, value = "signed", strconv.FormatInt(int64(l.constant(op.Aux)), 10)
+		}
+		return l.comparing(fmt.Sprintf("only if %s %s %s (%s, %s)", src, sign(uint8(op.N)), value, signed, count(int(op.Arg), "byte")))
+	case OpIfBytes:
+		return l.comparing(fmt.Sprintf("only if [%s, len s%d] %s %s", plus(src, op.Off), op.Dst, sign(op.Arg), l.text(op)))
+	case OpIfCStr:
+		return l.comparing(fmt.Sprintf("only if [%s, to NUL] %s %s", plus(src, op.Off), sign(op.Arg), l.text(op)))
+	default:
+		return fmt.Sprintf("unknown op %+v", op), nil
+	}
+}
+
+func (l *lister) emitting(text string) (string, []string) {
+	if l.plan.Goroutine && !l.goroutine {
+		l.goroutine = true
+		return text, []string{"goroutine"}
+	}
+	for l.field < len(l.plan.Fields) {
+		f := &l.plan.Fields[l.field]
+		l.field++
+		if f.Emits {
+			return text + " as " + f.Action, []string{f.Path, f.Rule}
+		}
+	}
+	return text, nil
+}
+
+func (l *lister) comparing(text string) (string, []string) {
+	if l.condition >= len(l.plan.Conditions) {
+		return text, nil
+	}
+	c := &l.plan.Conditions[l.condition]
+	l.condition++
+	return text, []string{c.Text, c.Rule}
+}
+
+// constant and text do not trust the op: a listing is also printed of a plan that Verify refused.
+func (l *lister) constant(aux uint16) uint64 {
+	if int(aux)+8 > len(l.plan.Pool) {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(l.plan.Pool[aux:])
+}
+
+func (l *lister) text(op Op) string {
+	if int(op.Aux)+int(op.N) > len(l.plan.Pool) {
+		return "(not in the pool)"
+	}
+	return strconv.Quote(string(l.plan.Pool[op.Aux : int(op.Aux)+int(op.N)]))
+}
+
+func sign(compare uint8) string {
+	signs := [...]string{CmpEQ: "==", CmpNE: "!=", CmpLT: "<", CmpLE: "<=", CmpGT: ">", CmpGE: ">="}
+	if i := int(compare &^ CmpSigned); i < len(signs) {
+		return signs[i]
+	}
+	return "?"
+}
+
+func plus(what string, off int32) string {
+	switch {
+	case off == 0:
+		return what
+	case off < 0:
+		return fmt.Sprintf("%s-%#x", what, -int64(off))
+	default:
+		return fmt.Sprintf("%s+%#x", what, off)
+	}
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// Reads says from where the i-th field is read: the register, then what is added before each pointer is followed, such as
+// "rax → +0x18 → +0x40". A string whose length does not lie right behind its pointer, as Go's lie, has both places: "rdi, rsi". It
+// is read off the ops, so it is what the kernel does; empty for a field that no op reads.
+func (p *Plan) Reads(i int) string {
+	if i < 0 || i >= len(p.Fields) || !p.Fields[i].Emits {
+		return ""
+	}
+	emitting := 0 // how many values leave before this one
+	if p.Goroutine {
+		emitting++
+	}
+	for _, f := range p.Fields[:i] {
+		if f.Emits {
+			emitting++
+		}
+	}
+	var slots [MaxSlots]way
+	for _, op := range p.Ops {
+		if op.Dst >= MaxSlots || op.Src >= MaxSlots {
+			return ""
+		}
+		switch {
+		case op.Code == OpReg:
+			slots[op.Dst] = way{register: int(op.Arg), shift: int(op.N)}
+		case op.Code == OpLoad:
+			slots[op.Dst] = slots[op.Src].follow(op.Off)
+		case op.Code.emits() && emitting > 0:
+			emitting--
+		case op.Code.emits():
+			return p.describe(op, slots[op.Src], slots[op.Dst])
+		}
+	}
+	return ""
+}
+
+func (p *Plan) describe(op Op, data, length way) string {
+	arch := p.Identity.Arch
+	if op.Code == OpCStr || op.Code == OpBytes {
+		if op.Off != 0 {
+			data = data.follow(op.Off)
+		}
+		if op.Code == OpBytes && !length.rightBehind(data) {
+			return data.String(arch) + ", " + length.String(arch)
+		}
+	}
+	return data.String(arch)
+}
+
+// A way is how a slot got its value.
+type way struct {
+	register, shift int
+	offsets         []int32
+}
+
+func (w way) follow(off int32) way {
+	w.offsets = append(append([]int32(nil), w.offsets...), off)
+	return w
+}
+
+// rightBehind says whether a length is loaded from the word behind the pointer that data is loaded from.
+func (w way) rightBehind(data way) bool {
+	n := len(w.offsets)
+	if n == 0 || n != len(data.offsets) || w.register != data.register || w.shift != data.shift {
+		return false
+	}
+	for i := range n - 1 {
+		if w.offsets[i] != data.offsets[i] {
+			return false
+		}
+	}
+	return int64(w.offsets[n-1]) == int64(data.offsets[n-1])+8
+}
+
+// String is the way with the registers' names on an architecture.
+func (w way) String(arch string) string {
+	s := registerName(arch, w.register)
+	if w.shift > 0 {
+		s += fmt.Sprintf(" >> %d", 8*w.shift)
+	}
+	for _, off := range w.offsets {
+		if off < 0 {
+			s += fmt.Sprintf(" → -%#x", -int64(off))
+		} else {
+			s += fmt.Sprintf(" → +%#x", off)
+		}
+	}
+	return s
+}
+
+// Registers by their DWARF numbers: System V ABI, AMD64 supplement, figure 3.36; DWARF for the Arm 64-bit architecture, 4.1.
+var amd64Registers = [...]string{
+	"rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip",
+}
+
+func registerName(arch string, n int) string {
+	switch {
+	case arch == "amd64" && n < len(amd64Registers):
+		return amd64Registers[n]
+	case arch == "arm64" && n < 31:
+		return "x" + strconv.Itoa(n)
+	case arch == "arm64" && n == 31:
+		return "sp"
+	default:
+		return "r" + strconv.Itoa(n)
+	}
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Bounds of a Target. They are generous for what debug information really holds, and keep a forged one small.
+const (
+	MaxSites   = 64
+	MaxValues  = 64
+	MaxOffsets = 16 // pointers followed for one value
+
+	maxNames       = 64
+	maxInlined     = 256
+	maxPID         = 1 << 22 // PID_MAX_LIMIT on 64-bit Linux
+	maxInstruction = 15      // bytes, on x86-64
+	maxShort       = 256
+	maxLong        = 4096
+)
+
+// registers is how many registers of an architecture an op can read, in DWARF numbers from 0.
+var registers = map[string]int{"amd64": 17, "arm64": 32}
+
+// Validate says what is wrong with a Target that somebody else made. A Target that it accepts has every text bounded and
+// printable, every number in the range that an op can carry, every site inside the function, and names that agree with the
+// paths. Whether its locations are true it cannot know.
+func (t *Target) Validate() error {
+	if err := t.Identity.validate(); err != nil {
+		return fmt.Errorf("target's identity: %w", err)
+	}
+	if err := t.Function.validate(); err != nil {
+		return fmt.Errorf("target's function: %w", err)
+	}
+	if err := t.validateSites(); err != nil {
+		return err
+	}
+	if len(t.Values) > MaxValues {
+		return fmt.Errorf("target has %d values; at most %d", len(t.Values), MaxValues)
+	}
+	for i := range t.Values {
+		if err := t.Values[i].validate(t.Identity.Arch); err != nil {
+			return fmt.Errorf("target's value %d (%.64q): %w", i, t.Values[i].Path, err)
+		}
+	}
+	if g := t.GoroutineID; g != nil {
+		if err := g.validate(t.Identity.Arch); err != nil {
+			return fmt.Errorf("target's goroutine number: %w", err)
+		}
+		if g.Kind != KindUint && g.Kind != KindInt || g.Size != 8 {
+			return errors.New("target's goroutine number: not an integer of 8 bytes")
+		}
+	}
+	if t.OtherProcesses < 0 || t.OtherProcesses > maxPID {
+		return errors.New("target counts an impossible number of other processes")
+	}
+	return nil
+}
+
+func (id *Identity) validate() error {
+	if id.PID <= 0 || id.PID > maxPID {
+		return fmt.Errorf("process number %d", id.PID)
+	}
+	if registers[id.Arch] == 0 {
+		return fmt.Errorf("architecture %.16q: want amd64 or arm64", id.Arch)
+	}
+	if id.StartTicks == 0 || id.Inode == 0 || id.Size <= 0 {
+		return errors.New("lacks the process's start time, or the executable's inode or size")
+	}
+	return texts(
+		text{"command", id.Comm, maxShort}, text{"path", id.Path, maxLong}, text{"build ID", id.BuildID, maxShort},
+		text{"language", id.Language, maxShort},
+	)
+}
+
+func (f *Function) validate() error {
+	if f.Name == "" {
+		return errors.New("has no name")
+	}
+	if f.Size == 0 || f.Address+f.Size < f.Address {
+		return fmt.Errorf("impossible range %#x + %#x", f.Address, f.Size)
+	}
+	if f.Line < 0 || len(f.InlinedAt) > maxInlined || f.InlinedSum < 0 {
+		return errors.New("impossible line, or too many inlined calls")
+	}
+	for _, p := range f.InlinedAt {
+		if err := texts(text{"inlining function", p.Function, maxLong}, text{"file", p.File, maxLong}); err != nil {
+			return err
+		}
+	}
+	return texts(text{"name", f.Name, maxLong}, text{"signature", f.Signature, 4 * maxLong}, text{"file", f.File, maxLong})
+}
+
+func (t *Target) validateSites() error {
+	if len(t.Sites) == 0 || len(t.Sites) > MaxSites {
+		return fmt.Errorf("target has %d sites; want 1 to %d", len(t.Sites), MaxSites)
+	}
+	addresses, offsets := make(map[uint64]bool), make(map[uint64]bool)
+	for i, s := range t.Sites {
+		if s.Address < t.Function.Address || s.Address-t.Function.Address >= t.Function.Size {
+			return fmt.Errorf("target's site %d: %#x is outside of the function", i, s.Address)
+		}
+		if addresses[s.Address] || offsets[s.FileOffset] {
+			return fmt.Errorf("target's site %d: %#x is there twice", i, s.Address)
+		}
+		addresses[s.Address], offsets[s.FileOffset] = true, true
+		if s.FileOffset == 0 || s.FileOffset >= uint64(t.Identity.Size) {
+			return fmt.Errorf("target's site %d: offset %#x is outside of the file", i, s.FileOffset)
+		}
+		if s.RuntimeAddress == 0 || len(s.Bytes) == 0 || len(s.Bytes) > maxInstruction {
+			return fmt.Errorf("target's site %d: no address in the process, or no instruction", i)
+		}
+		if err := texts(text{"place", s.Where, maxShort}); err != nil {
+			return fmt.Errorf("target's site %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (v *Value) validate(arch string) error {
+	if err := v.validateNames(); err != nil {
+		return err
+	}
+	err := texts(text{"type", v.TypeName, maxLong}, text{"reason", v.Missing, maxShort}, text{"detail", v.Detail, maxLong})
+	if err != nil {
+		return err
+	}
+	if v.Offset != int64(int32(v.Offset)) {
+		return fmt.Errorf("offset %d: beyond 32 bits", v.Offset)
+	}
+	if v.Capacity < 0 || v.Capacity > math.MaxInt32 {
+		return fmt.Errorf("capacity %d", v.Capacity)
+	}
+	sizes := map[Kind][]int{
+		KindInt: {1, 2, 4, 8}, KindUint: {1, 2, 4, 8}, KindBool: {1, 2, 4, 8}, KindFloat: {4, 8}, KindPointer: {8}, KindLength: {8},
+	}
+	switch v.Kind {
+	case KindString, KindBytes:
+		if v.Missing == "" {
+			err = errors.Join(v.Data.validate(arch), v.Length.validate(arch))
+		}
+	case KindCString:
+		if v.Missing == "" {
+			err = v.Data.validate(arch)
+		}
+	case KindInt, KindUint, KindBool, KindFloat, KindPointer, KindLength:
+		if v.Missing != "" {
+			break
+		}
+		if !slices.Contains(sizes[v.Kind], v.Size) || v.Offset != 0 {
+			return fmt.Errorf("%d bytes at offset %d: no %s has that", v.Size, v.Offset, v.Kind)
+		}
+		if err = v.Data.validate(arch); err == nil && len(v.Data.Offsets) == 0 && v.Data.Shift+v.Size > 8 {
+			return fmt.Errorf("%d bytes from byte %d of a register", v.Size, v.Data.Shift)
+		}
+	case KindStruct, KindOther:
+	default:
+		return fmt.Errorf("unknown kind %.32q", v.Kind)
+	}
+	return err
+}
+
+// validateNames refuses names that rules would look at in vain: each name of the path must be among Names, in order.
+func (v *Value) validateNames() error {
+	if v.Path == "" || len(v.Names) == 0 || len(v.Names) > maxNames {
+		return errors.New("no path, no names, or too many")
+	}
+	if err := texts(text{"path", v.Path, maxLong}); err != nil {
+		return err
+	}
+	for _, n := range v.Names {
+		if err := texts(text{"name", n, maxShort}); err != nil {
+			return err
+		}
+	}
+	rest := v.Names
+	for part := range strings.SplitSeq(v.Path, ".") {
+		if strings.Trim(part, "0123456789") == "" {
+			continue // an index has no name
+		}
+		i := slices.Index(rest, part)
+		if i < 0 {
+			return fmt.Errorf("the path names %q, the names do not", part)
+		}
+		rest = rest[i+1:]
+	}
+	return nil
+}
+
+func (l *Location) validate(arch string) error {
+	if l.Register < 0 || l.Register >= registers[arch] {
+		return fmt.Errorf("register %d: %s has none that can be read", l.Register, arch)
+	}
+	if l.Shift < 0 || l.Shift > 7 {
+		return fmt.Errorf("shift by %d bytes", l.Shift)
+	}
+	if len(l.Offsets) > MaxOffsets {
+		return fmt.Errorf("%d pointers to follow; at most %d", len(l.Offsets), MaxOffsets)
+	}
+	for _, o := range l.Offsets {
+		if o != int64(int32(o)) {
+			return fmt.Errorf("offset %d: beyond 32 bits", o)
+		}
+	}
+	return nil
+}
+
+type text struct {
+	what, text string
+	limit      int
+}
+
+// texts refuses what is too long or could rewrite a terminal.
+func texts(list ...text) error {
+	for _, t := range list {
+		if len(t.text) > t.limit {
+			return fmt.Errorf("%s: %d bytes; at most %d", t.what, len(t.text), t.limit)
+		}
+		if !utf8.ValidString(t.text) || strings.ContainsFunc(t.text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return fmt.Errorf("%s: has an unprintable character", t.what)
+		}
+	}
+	return nil
+}
