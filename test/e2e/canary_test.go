@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keyhole-dev/keyhole/internal/testkit"
+	"github.com/keyhole-dev/keyhole/internal/testkit/devtest"
 	"github.com/keyhole-dev/keyhole/internal/testkit/otlptest"
 )
 
@@ -28,13 +29,13 @@ const canaryHits = 100_000
 type places map[string][]string
 
 // look searches everything that is ours outside the kernel's own memory, and what user space can read of that.
-func (d *dev) look(needle *testkit.Needle, when string, found places) {
-	d.t.Helper()
+func look(d *devtest.Dev, t testing.TB, needle *testkit.Needle, when string, found places) {
+	t.Helper()
 	for _, name := range []string{"keyhole-monitor", "keyhole-agent", "kh-holder"} {
-		found[when+": "+name] = needle.InMemory(d.t, d.pid(name))
+		found[when+": "+name] = needle.InMemory(t, d.ProcessID(name))
 	}
-	found[when+": control plane"] = needle.InMemory(d.t, d.PID())
-	for name, bytes := range testkit.MapContents(d.t) {
+	found[when+": control plane"] = needle.InMemory(t, d.PID())
+	for name, bytes := range testkit.MapContents(t) {
 		found[when+": map "+name] = in(needle, bytes)
 	}
 }
@@ -104,43 +105,43 @@ func searchCanary(t *testing.T, rules string) (canary, key places) {
 		}
 		flags = append(flags, "--redaction", file)
 	}
-	d := startDev(t, receiver.Environment(), flags...)
+	d := devtest.Start(t, receiver.Environment(), flags...)
 	vault := testkit.Start(t, testkit.BuildGo(t, "test/targets/vault"))
 	vault.Expect("ready", 10*time.Second)
 	vault.Send("secret " + secret)
 	vault.Expect("ok", 10*time.Second)
 
-	tr := d.trace(fmt.Sprintf("pid/%d", vault.PID()), "main.Open", "--arg", "account", "--arg", "note", "--arg", "n",
+	tr := d.Trace(fmt.Sprintf("pid/%d", vault.PID()), "main.Open", "--arg", "account", "--arg", "note", "--arg", "n",
 		"--rate", "1000000/s", "--for", "2m")
 	var output strings.Builder
 	var reading sync.WaitGroup
-	var sum *summary
+	var sum *devtest.Summary
 	reading.Go(func() { sum = collect(tr, &output) })
 
 	digestKey := testkit.NewNeedle(testkit.DigestKey(t))
 	canary, key = make(places), make(places)
 
 	// Events wait undecoded: the reader stands still.
-	holder := d.pid("kh-holder")
+	holder := d.ProcessID("kh-holder")
 	stop(t, holder, syscall.SIGSTOP)
 	vault.Send("call 1000")
 	vault.Expect("called", time.Minute)
-	d.look(needle, "waiting", canary)
-	d.look(digestKey, "waiting", key)
+	look(d, t, needle, "waiting", canary)
+	look(d, t, digestKey, "waiting", key)
 	stop(t, holder, syscall.SIGCONT)
 
 	vault.Send(fmt.Sprintf("call %d", canaryHits-1000))
 	vault.Expect("called", 5*time.Minute)
 	waitEmpty(t, d)
-	d.look(needle, "decoded", canary)
-	d.look(digestKey, "decoded", key)
+	look(d, t, needle, "decoded", canary)
+	look(d, t, digestKey, "decoded", key)
 
-	d.mustKeyhole("stop", "--all")
+	d.MustRun("stop", "--all")
 	reading.Wait()
 	if sum == nil {
 		t.Fatalf("trace ended without a summary\n%s", tr.Stderr())
 	}
-	sum.checkSum(t)
+	sum.RequireSum(t)
 	if sum.Hits != canaryHits || sum.Emitted == 0 {
 		t.Fatalf("%d calls were made; the session counts %+v", canaryHits, sum)
 	}
@@ -148,8 +149,8 @@ func searchCanary(t *testing.T, rules string) (canary, key places) {
 		"output of trace":    []byte(output.String() + tr.Stderr()),
 		"log of keyhole dev": []byte(d.Stderr()),
 		"spans":              received(t, receiver),
-		"audit log":          files(t, d.dir),
-		"audit records":      []byte(d.mustKeyhole("audit", "ls", "-o", "json")),
+		"audit log":          files(t, d.Dir),
+		"audit records":      []byte(d.MustRun("audit", "ls", "-o", "json")),
 	}
 	for place, b := range outside {
 		if len(b) == 0 && place != "log of keyhole dev" {
@@ -161,13 +162,13 @@ func searchCanary(t *testing.T, rules string) (canary, key places) {
 }
 
 // collect reads a trace to its end, keeps what it printed and returns its summary.
-func collect(tr *trace, output *strings.Builder) *summary {
-	var last *summary
+func collect(tr *devtest.Trace, output *strings.Builder) *devtest.Summary {
+	var last *devtest.Summary
 	for line := range tr.Lines() {
 		if output.Len() < 64<<20 {
 			output.WriteString(line + "\n")
 		}
-		var u update
+		var u devtest.Update
 		if json.Unmarshal([]byte(line), &u) == nil && u.Summary != nil {
 			last = u.Summary
 		}
@@ -176,7 +177,7 @@ func collect(tr *trace, output *strings.Builder) *summary {
 }
 
 // waitEmpty waits until the reader has taken everything out of the ring.
-func waitEmpty(t *testing.T, d *dev) {
+func waitEmpty(t *testing.T, d *devtest.Dev) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if testkit.RingPending(t) == 0 {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keyhole-dev/keyhole/internal/testkit"
+	"github.com/keyhole-dev/keyhole/internal/testkit/devtest"
 )
 
 // TestCaddy traces the Caddy web server, as its project publishes it, while it answers requests.
@@ -23,7 +24,7 @@ func TestCaddy(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build Caddy: %v\n%s", err, out)
 	}
-	d := startDev(t, nil, rules(t, "id: test/method, name: Method, action: keep", "id: test/path, name: Path, action: keep")...)
+	d := devtest.Start(t, nil, rules(t, "id: test/method, name: Method, action: keep", "id: test/path, name: Path, action: keep")...)
 
 	address := freeAddress(t)
 	serve := exec.Command(path, "respond", "--listen", address, "--body", "hello")
@@ -32,27 +33,27 @@ func TestCaddy(t *testing.T) {
 	get(t, "http://"+address+"/started", 20*time.Second)
 	text := testkit.ReadText(t, caddy.PID())
 
-	tr := d.trace(fmt.Sprintf("pid/%d", caddy.PID()), "caddyhttp.(*Server).ServeHTTP",
+	tr := d.Trace(fmt.Sprintf("pid/%d", caddy.PID()), "caddyhttp.(*Server).ServeHTTP",
 		"--arg", "r.Method", "--arg", "r.URL.Path", "--arg", "r.Host", "--arg", "r.ContentLength", "--for", "1m")
 	for i := range 20 {
 		if got := get(t, fmt.Sprintf("http://%s/page/%d", address, i), time.Second); got != "hello" {
 			t.Errorf("Caddy answered %q while it was traced", got)
 		}
 	}
-	d.mustKeyhole("stop", "--all")
-	events, sum := tr.finish(30 * time.Second)
-	sum.checkSum(t)
+	d.MustRun("stop", "--all")
+	events, sum := tr.Finish(30 * time.Second)
+	sum.RequireSum(t)
 	if sum.Hits != 20 || len(events) != 20 {
 		t.Fatalf("20 requests were %d hits and %d events: %+v", sum.Hits, len(events), sum)
 	}
 	for i, e := range events {
-		if method, url := e.argument(t, "r.Method"), e.argument(t, "r.URL.Path"); method.Value != "GET" || url.Value != fmt.Sprintf("/page/%d", i) {
+		if method, url := e.Argument(t, "r.Method"), e.Argument(t, "r.URL.Path"); method.Value != "GET" || url.Value != fmt.Sprintf("/page/%d", i) {
 			t.Errorf("event %d says %q %q", i, method.Value, url.Value)
 		}
-		if host := e.argument(t, "r.Host"); host.Redaction == nil || host.Redaction.Action != "digest" || strings.Contains(host.Value, "127") {
+		if host := e.Argument(t, "r.Host"); host.Redaction == nil || host.Redaction.Action != "digest" || strings.Contains(host.Value, "127") {
 			t.Errorf("no rule speaks of r.Host, and it came as %+v", host)
 		}
-		if length := e.argument(t, "r.ContentLength"); length.Kind != "int" || length.Value != "0" {
+		if length := e.Argument(t, "r.ContentLength"); length.Kind != "int" || length.Value != "0" {
 			t.Errorf("r.ContentLength came as %+v", length)
 		}
 		if e.GoroutineID == "" || e.GoroutineID == "0" {
@@ -66,20 +67,20 @@ func TestCaddy(t *testing.T) {
 
 // TestCProgram traces a C program that was built with gcc -O2 -g.
 func TestCProgram(t *testing.T) {
-	d := startDev(t, nil, rules(t, "id: test/sku, name: sku, action: keep")...)
+	d := devtest.Start(t, nil, rules(t, "id: test/sku, name: sku, action: keep")...)
 	inventory := testkit.Start(t, testkit.BuildC(t, "inventory", []string{"test/foreign/inventory.c"}))
 	inventory.Expect("ready", 10*time.Second)
 	text := testkit.ReadText(t, inventory.PID())
 
-	tr := d.trace(fmt.Sprintf("pid/%d", inventory.PID()), "take",
+	tr := d.Trace(fmt.Sprintf("pid/%d", inventory.PID()), "take",
 		"--arg", "sku", "--arg", "quantity", "--arg", "partial", "--arg", "article.stock", "--arg", "article.sku", "--for", "1m")
 	for _, order := range []string{"tea-green 3", "pot-steel 9", "nothing 1"} {
 		inventory.Send(order)
 		inventory.Line(5 * time.Second)
 	}
-	d.mustKeyhole("stop", "--all")
-	events, sum := tr.finish(30 * time.Second)
-	sum.checkSum(t)
+	d.MustRun("stop", "--all")
+	events, sum := tr.Finish(30 * time.Second)
+	sum.RequireSum(t)
 	if sum.Hits != 3 || len(events) != 3 {
 		t.Fatalf("3 calls were %d hits and %d events: %+v", sum.Hits, len(events), sum)
 	}
@@ -90,13 +91,13 @@ func TestCProgram(t *testing.T) {
 	}
 	for i, e := range events {
 		for name, text := range want[i] {
-			if got := e.argument(t, name); got.Value != text || got.Missing != "" {
+			if got := e.Argument(t, name); got.Value != text || got.Missing != "" {
 				t.Errorf("call %d: %s is %+v; want %q", i, name, got, text)
 			}
 		}
 	}
 	for _, name := range []string{"article.stock", "article.sku"} {
-		if got := events[2].argument(t, name); got.Missing != "nil pointer" {
+		if got := events[2].Argument(t, name); got.Missing != "nil pointer" {
 			t.Errorf("%s behind a null pointer is %+v", name, got)
 		}
 	}

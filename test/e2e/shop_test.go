@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keyhole-dev/keyhole/internal/testkit"
+	"github.com/keyhole-dev/keyhole/internal/testkit/devtest"
 )
 
 // A shop is the checkout service with its load generator.
@@ -63,17 +64,17 @@ func rules(t *testing.T, lines ...string) []string {
 // on the functions that the requests go through.
 func TestAnswersAreTheSameWithAndWithoutProbes(t *testing.T) {
 	const requests = 3000
-	d := startDev(t, nil, rules(t, `id: test/card, name: card, action: "suffix:4"`)...)
+	d := devtest.Start(t, nil, rules(t, `id: test/card, name: card, action: "suffix:4"`)...)
 	s := startShop(t)
 	before := s.buy(requests)
 	text := testkit.ReadText(t, s.PID())
 
-	checkout := d.trace(s.target(), "Cart.Checkout", "--arg", "user.Email", "--arg", "user.Password", "--arg", "card", "--arg", "qty", "--arg", "total", "--rate", "1000000/s", "--for", "2m")
-	charge := d.trace(s.target(), "Gateway.Charge", "--for", "2m")
+	checkout := d.Trace(s.target(), "Cart.Checkout", "--arg", "user.Email", "--arg", "user.Password", "--arg", "card", "--arg", "qty", "--arg", "total", "--rate", "1000000/s", "--for", "2m")
+	charge := d.Trace(s.target(), "Gateway.Charge", "--for", "2m")
 	during := s.buy(requests)
-	d.mustKeyhole("stop", "--all")
-	events, sum := checkout.finish(30 * time.Second)
-	if _, sum := charge.finish(30 * time.Second); sum.Hits == 0 {
+	d.MustRun("stop", "--all")
+	events, sum := checkout.Finish(30 * time.Second)
+	if _, sum := charge.Finish(30 * time.Second); sum.Hits == 0 {
 		t.Error("the second probe was never hit")
 	}
 	after := s.buy(requests)
@@ -84,12 +85,12 @@ func TestAnswersAreTheSameWithAndWithoutProbes(t *testing.T) {
 	if d := text.Differences(testkit.ReadText(t, s.PID())); len(d) > 0 {
 		t.Errorf("the shop's text is not what it was: %v", d)
 	}
-	sum.checkSum(t)
+	sum.RequireSum(t)
 	if sum.Hits == 0 || len(events) == 0 {
 		t.Fatalf("the first probe was never hit: %+v", sum)
 	}
 	for _, e := range events {
-		card, password := e.argument(t, "card"), e.argument(t, "user.Password")
+		card, password := e.Argument(t, "card"), e.Argument(t, "user.Password")
 		if len(card.Value) != 4 || card.Redaction == nil || card.Redaction.Rule != "test/card" {
 			t.Fatalf("card came as %+v; want its last four digits", card)
 		}

@@ -11,17 +11,18 @@ import (
 	"time"
 
 	"github.com/keyhole-dev/keyhole/internal/testkit"
+	"github.com/keyhole-dev/keyhole/internal/testkit/devtest"
 )
 
 // TestOpenSockets lists what the processes listen on, in the middle of a session, and compares it with the table in
 // docs/security.md: one TCP address and one socket file of the store, both of the control plane.
 func TestOpenSockets(t *testing.T) {
-	d := startDev(t, nil)
+	d := devtest.Start(t, nil)
 	vault := startVault(t)
-	tr := d.trace(fmt.Sprintf("pid/%d", vault.PID()), "main.Open", "--for", "1m")
+	tr := d.Trace(fmt.Sprintf("pid/%d", vault.PID()), "main.Open", "--for", "1m")
 
 	for _, name := range []string{"keyhole-monitor", "keyhole-agent", "kh-holder"} {
-		if doors := testkit.OpenDoors(t, d.pid(name)); len(doors) > 0 {
+		if doors := testkit.OpenDoors(t, d.ProcessID(name)); len(doors) > 0 {
 			t.Errorf("%s listens on %q; it should on nothing", name, doors)
 		}
 	}
@@ -29,9 +30,9 @@ func TestOpenSockets(t *testing.T) {
 	for _, door := range testkit.OpenDoors(t, d.PID()) {
 		path, isUnix := strings.CutPrefix(door, "unix ")
 		switch {
-		case door == "tcp "+d.address:
+		case door == "tcp "+d.Address:
 			address++
-		case isUnix && strings.HasPrefix(path, d.dir+"/"):
+		case isUnix && strings.HasPrefix(path, d.Dir+"/"):
 			file++
 			info, err := os.Stat(filepath.Dir(path))
 			if err != nil {
@@ -48,8 +49,8 @@ func TestOpenSockets(t *testing.T) {
 		t.Errorf("found %d times the address and %d socket files; the documents name one of each", address, file)
 	}
 
-	d.mustKeyhole("stop", "--all")
-	if _, sum := tr.finish(10 * time.Second); sum.EndedBy != "stopped" {
+	d.MustRun("stop", "--all")
+	if _, sum := tr.Finish(10 * time.Second); sum.EndedBy != "stopped" {
 		t.Errorf("the session ended by %q", sum.EndedBy)
 	}
 }

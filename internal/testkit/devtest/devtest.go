@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package e2e_test looks at the product from outside: real commands, real processes, the real kernel.
-package e2e_test
+// Package devtest runs `keyhole dev` for tests and reads what the commands say, as a user's program would: real
+// commands, real processes, the real kernel.
+package devtest
 
 import (
 	"bytes"
@@ -20,54 +21,53 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
-
 // ready is how long `keyhole dev` may take until it takes sessions; on two busy cores it needs a few seconds.
 const ready = 60 * time.Second
 
-// A dev is one running `keyhole dev` with its processes.
-type dev struct {
+// A Dev is one running `keyhole dev` with its processes.
+type Dev struct {
 	*testkit.Program
-	t       testing.TB
-	dir     string // its --dir
-	config  string // its client.yaml
-	address string
-	binary  string
+	Dir     string // its --dir
+	Config  string // its client.yaml
+	Address string // where the control plane listens
+	Binary  string // the keyhole command
+
+	t testing.TB
 }
 
-// startDev starts `keyhole dev` and waits until it takes sessions. Environment entries are "NAME=value". When the test ends the
+// Start starts `keyhole dev` and waits until it takes sessions. Environment entries are "NAME=value". When the test ends the
 // kernel must hold nothing of ours.
-func startDev(t testing.TB, environment []string, flags ...string) *dev {
+func Start(t testing.TB, environment []string, flags ...string) *Dev {
 	t.Helper()
 	testkit.RequireRoot(t)
 	testkit.RequireNoKernelObjects(t, 2*time.Second) // what a test before this one left behind is not ours to explain
 	t.Cleanup(func() { testkit.RequireNoKernelObjects(t, 2*time.Second) })
-	d := &dev{t: t, dir: filepath.Join(t.TempDir(), "dev"), binary: testkit.BuildGo(t, "cmd/keyhole")}
-	d.config = filepath.Join(d.dir, "client.yaml")
-	cmd := exec.Command(d.binary, append([]string{"dev", "--dir", d.dir, "--listen", "127.0.0.1:0"}, flags...)...)
+	d := &Dev{t: t, Dir: filepath.Join(t.TempDir(), "dev"), Binary: testkit.BuildGo(t, "cmd/keyhole")}
+	d.Config = filepath.Join(d.Dir, "client.yaml")
+	cmd := exec.Command(d.Binary, append([]string{"dev", "--dir", d.Dir, "--listen", "127.0.0.1:0"}, flags...)...)
 	cmd.Env = append(os.Environ(), environment...)
 	d.Program = testkit.StartCommand(t, cmd)
-	d.address = d.Expect("ready", ready)
+	d.Address = d.Expect("ready", ready)
 	return d
 }
 
-// command makes a keyhole command for this control plane.
-func (d *dev) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(d.binary, args...)
-	cmd.Env = append(os.Environ(), "KEYHOLE_CONFIG="+d.config, "KEYHOLE_REASON=end-to-end test")
+// Command makes a keyhole command for this control plane.
+func (d *Dev) Command(args ...string) *exec.Cmd {
+	cmd := exec.Command(d.Binary, args...)
+	cmd.Env = append(os.Environ(), "KEYHOLE_CONFIG="+d.Config, "KEYHOLE_REASON=end-to-end test")
 	return cmd
 }
 
-// A result is how a command ended and what it wrote.
-type result struct {
-	stdout, stderr string
-	status         int
+// A Result is how a command ended and what it wrote.
+type Result struct {
+	Stdout, Stderr string
+	Status         int
 }
 
-// keyhole runs a command to its end.
-func (d *dev) keyhole(args ...string) result {
+// Run runs a command to its end.
+func (d *Dev) Run(args ...string) Result {
 	d.t.Helper()
-	cmd := d.command(args...)
+	cmd := d.Command(args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -75,26 +75,27 @@ func (d *dev) keyhole(args ...string) result {
 	if err != nil && !errors.As(err, &exit) {
 		d.t.Fatalf("keyhole %s: %v", strings.Join(args, " "), err)
 	}
-	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+	return Result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-// mustKeyhole is keyhole for a command that has to succeed; it returns what the command printed.
-func (d *dev) mustKeyhole(args ...string) string {
+// MustRun is Run for a command that has to succeed; it returns what the command printed.
+func (d *Dev) MustRun(args ...string) string {
 	d.t.Helper()
-	r := d.keyhole(args...)
-	if r.status != 0 {
-		d.t.Fatalf("keyhole %s: status %d\n%s\n%s", strings.Join(args, " "), r.status, r.stderr, d.Stderr())
+	r := d.Run(args...)
+	if r.Status != 0 {
+		d.t.Fatalf("keyhole %s: status %d\n%s\n%s", strings.Join(args, " "), r.Status, r.Stderr, d.Stderr())
 	}
-	return r.stdout
+	return r.Stdout
 }
 
-// An update is one line of `keyhole trace -o json`.
-type update struct {
-	Event   *traced  `json:"event"`
-	Summary *summary `json:"summary"`
+// An Update is one line of `keyhole trace -o json`.
+type Update struct {
+	Event   *Event   `json:"event"`
+	Summary *Summary `json:"summary"`
 }
 
-type traced struct {
+// An Event is one call as the JSON says it.
+type Event struct {
 	SessionID   string    `json:"sessionId"`
 	Node        string    `json:"node"`
 	Time        time.Time `json:"time"`
@@ -105,10 +106,11 @@ type traced struct {
 		Comm string `json:"comm"`
 	} `json:"process"`
 	GoroutineID string  `json:"goroutineId"`
-	Arguments   []value `json:"arguments"`
+	Arguments   []Value `json:"arguments"`
 }
 
-type value struct {
+// A Value is one captured argument.
+type Value struct {
 	Name      string `json:"name"`
 	Type      string `json:"type"`
 	Kind      string `json:"kind"`
@@ -121,8 +123,8 @@ type value struct {
 	} `json:"redaction"`
 }
 
-// argument returns an event's value by its path.
-func (e *traced) argument(t testing.TB, name string) value {
+// Argument returns an event's value by its path.
+func (e *Event) Argument(t testing.TB, name string) Value {
 	t.Helper()
 	for _, v := range e.Arguments {
 		if v.Name == name {
@@ -130,11 +132,11 @@ func (e *traced) argument(t testing.TB, name string) value {
 		}
 	}
 	t.Fatalf("event has no argument %q: %+v", name, e.Arguments)
-	return value{}
+	return Value{}
 }
 
-// A summary is the last line; 64-bit integers are strings in its JSON.
-type summary struct {
+// A Summary is the last line; 64-bit integers are strings in its JSON.
+type Summary struct {
 	Hits         uint64 `json:"hits,string"`
 	Emitted      uint64 `json:"emitted,string"`
 	Filtered     uint64 `json:"filtered,string"`
@@ -148,8 +150,8 @@ type summary struct {
 	EndedBy      string `json:"endedBy"`
 }
 
-// checkSum fails the test unless the outcomes of a finished session add up to its hits.
-func (s *summary) checkSum(t testing.TB) {
+// RequireSum fails the test unless the outcomes of a finished session add up to its hits.
+func (s *Summary) RequireSum(t testing.TB) {
 	t.Helper()
 	if sum := s.Emitted + s.Filtered + s.SampledOut + s.Throttled + s.OverLimit + s.Lost; sum != s.Hits {
 		t.Errorf("outcomes add up to %d, hits are %d: %+v", sum, s.Hits, s)
@@ -159,24 +161,24 @@ func (s *summary) checkSum(t testing.TB) {
 	}
 }
 
-// A trace is a running `keyhole trace -o json`.
-type trace struct {
+// A Trace is a running `keyhole trace -o json`.
+type Trace struct {
 	*testkit.Program
-	d *dev
+	d *Dev
 	t testing.TB
 }
 
-// trace starts a session and waits until it is attached: until the kernel holds one more program of ours.
-func (d *dev) trace(args ...string) *trace {
+// Trace starts a session and waits until it is attached: until the kernel holds one more program of ours.
+func (d *Dev) Trace(args ...string) *Trace {
 	d.t.Helper()
 	known := make(map[string]bool)
-	for _, s := range d.sessions() {
+	for _, s := range d.Sessions() {
 		known[s.ID] = true
 	}
-	tr := &trace{testkit.StartCommand(d.t, d.command(append([]string{"trace", "-o", "json"}, args...)...)), d, d.t}
+	tr := &Trace{testkit.StartCommand(d.t, d.Command(append([]string{"trace", "-o", "json"}, args...)...)), d, d.t}
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		for _, s := range d.sessions() {
+		for _, s := range d.Sessions() {
 			if !known[s.ID] && s.State == "SESSION_STATE_ATTACHED" {
 				return tr
 			}
@@ -188,10 +190,10 @@ func (d *dev) trace(args ...string) *trace {
 	}
 }
 
-// next returns the next line of a trace.
-func (tr *trace) next(within time.Duration) update {
+// Next returns the next line of a trace.
+func (tr *Trace) Next(within time.Duration) Update {
 	tr.t.Helper()
-	var u update
+	var u Update
 	line := tr.Line(within)
 	if err := json.Unmarshal([]byte(line), &u); err != nil {
 		tr.t.Fatalf("line of trace: %v: %s", err, line)
@@ -199,13 +201,13 @@ func (tr *trace) next(within time.Duration) update {
 	return u
 }
 
-// finish reads a trace to its summary.
-func (tr *trace) finish(within time.Duration) ([]*traced, *summary) {
+// Finish reads a trace to its summary.
+func (tr *Trace) Finish(within time.Duration) ([]*Event, *Summary) {
 	tr.t.Helper()
-	var events []*traced
+	var events []*Event
 	deadline := time.Now().Add(within)
 	for {
-		u := tr.next(time.Until(deadline))
+		u := tr.Next(time.Until(deadline))
 		if u.Summary != nil {
 			return events, u.Summary
 		}
@@ -213,8 +215,8 @@ func (tr *trace) finish(within time.Duration) ([]*traced, *summary) {
 	}
 }
 
-// A shown session is what `keyhole sessions ls|show -o json` says.
-type shown struct {
+// A Session is what `keyhole sessions ls|show -o json` says.
+type Session struct {
 	ID        string `json:"id"`
 	State     string `json:"state"`
 	HolderPID int    `json:"holderPid"`
@@ -228,12 +230,12 @@ type shown struct {
 	} `json:"sites"`
 }
 
-// sessions lists the sessions that have not ended.
-func (d *dev) sessions() []shown {
+// Sessions lists the sessions that have not ended.
+func (d *Dev) Sessions() []Session {
 	d.t.Helper()
-	var list []shown
-	for line := range strings.Lines(d.mustKeyhole("sessions", "ls", "-o", "json")) {
-		var s shown
+	var list []Session
+	for line := range strings.Lines(d.MustRun("sessions", "ls", "-o", "json")) {
+		var s Session
 		if err := json.Unmarshal([]byte(line), &s); err != nil {
 			d.t.Fatalf("sessions ls: %v: %s", err, line)
 		}
@@ -242,18 +244,18 @@ func (d *dev) sessions() []shown {
 	return list
 }
 
-// session is what is known of one session.
-func (d *dev) session(id string) shown {
+// Session is what is known of one session.
+func (d *Dev) Session(id string) Session {
 	d.t.Helper()
-	var s shown
-	if err := json.Unmarshal([]byte(d.mustKeyhole("sessions", "show", id, "-o", "json")), &s); err != nil {
+	var s Session
+	if err := json.Unmarshal([]byte(d.MustRun("sessions", "show", id, "-o", "json")), &s); err != nil {
 		d.t.Fatalf("sessions show: %v", err)
 	}
 	return s
 }
 
-// pids are the processes with this name among the descendants of `keyhole dev`, itself included.
-func (d *dev) pids(name string) []int {
+// PIDs are the processes with this name among the descendants of `keyhole dev`, itself included.
+func (d *Dev) PIDs(name string) []int {
 	d.t.Helper()
 	parents, names := make(map[int]int), make(map[int]string)
 	entries, err := os.ReadDir("/proc")
@@ -291,10 +293,10 @@ func (d *dev) pids(name string) []int {
 	return found
 }
 
-// pid is the one process with this name.
-func (d *dev) pid(name string) int {
+// ProcessID is the one process with this name.
+func (d *Dev) ProcessID(name string) int {
 	d.t.Helper()
-	found := d.pids(name)
+	found := d.PIDs(name)
 	if len(found) != 1 {
 		d.t.Fatalf("%d processes are called %s", len(found), name)
 	}
