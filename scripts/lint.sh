@@ -12,7 +12,7 @@ if [[ -n $unformatted ]]; then
 fi
 go vet ./...
 go tool -modfile=tools/go.mod golangci-lint run ./...
-go tool -modfile=tools/go.mod buf lint
+scripts/proto.sh lint
 # scripts/setup.sh installs the next two; without them the rest is still worth a run.
 if command -v shellcheck >/dev/null; then
 	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
