@@ -5,7 +5,8 @@
 //
 //	secret TEXT   keep TEXT for the calls that follow; answered with "ok"
 //	call N        call Open N times with it; answered with "called N SUM"
-//	threads N     do the same from N goroutines at once for each call
+//	threads N     spread the calls over N goroutines; answered with "ok"
+//	become PATH   replace this program by another, in the same process
 //
 // It ends with its standard input.
 package main
@@ -17,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 func main() {
@@ -35,6 +37,9 @@ func obey(lines *bufio.Scanner) error {
 			v.secret = rest
 			fmt.Println("ok")
 			continue
+		}
+		if command == "become" {
+			return syscall.Exec(rest, []string{rest}, os.Environ())
 		}
 		n, err := strconv.Atoi(rest)
 		if err != nil || n < 1 {
