@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package policy holds the ceiling of a node: what no grant, whoever signed it, is carried out beyond. The node's owner
+// writes it into a file; the node's monitor and agent hold every request against it.
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/keyhole-dev/keyhole/internal/glob"
+	"github.com/keyhole-dev/keyhole/internal/probe"
+	"github.com/keyhole-dev/keyhole/internal/problem"
+	"github.com/keyhole-dev/keyhole/internal/redact"
+	"github.com/keyhole-dev/keyhole/internal/strictyaml"
+	"github.com/keyhole-dev/keyhole/internal/target"
+)
+
+// A Ceiling bounds what is done on one node.
+type Ceiling struct {
+	MaxTTL   time.Duration
+	MaxRate  uint32 // events a second
+	MaxBytes uint64 // of records
+	MaxHits  uint64 // events; 0: no limit
+
+	// ForbiddenExecutables and ForbiddenFunctions are patterns in which `*` stands for any run of characters.
+	ForbiddenExecutables []string
+	ForbiddenFunctions   []string
+
+	// Rules make the redaction of every session on this node stricter.
+	Rules []redact.Rule
+}
+
+// Default is the ceiling of a node that has no file.
+func Default() *Ceiling {
+	return &Ceiling{
+		MaxTTL:             15 * time.Minute,
+		MaxRate:            probe.MaxRate,
+		MaxBytes:           probe.MaxBytes,
+		ForbiddenFunctions: []string{"runtime.*", "runtime/*", "internal/runtime/*"},
+	}
+}
+
+// ours are the programs and processes that nobody looks into: what they hold is everybody's.
+var (
+	ourPrograms = []string{"keyhole", "keyhole-agent", "keyhole-controlplane", "keyhole-bot"}
+	ourCommands = []string{"keyhole", "keyhole-monitor", "keyhole-agent", "kh-inspector", "kh-holder", "keyhole-control", "keyhole-bot"}
+)
+
+// Load reads a ceiling file; no path is the default.
+func Load(file string) (*Ceiling, error) {
+	if file == "" {
+		return Default(), nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read ceiling: %w", err)
+	}
+	c, err := Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("ceiling %s: %w", file, err)
+	}
+	return c, nil
+}
+
+type ceilingFile struct {
+	Version int `yaml:"version"`
+	Max     struct {
+		TTL   string `yaml:"ttl"`
+		Rate  string `yaml:"rate"`
+		Bytes uint64 `yaml:"bytes"`
+		Hits  uint64 `yaml:"hits"`
+	} `yaml:"max"`
+	Forbid struct {
+		Executables []string `yaml:"executables"`
+		Functions   []string `yaml:"functions"`
+	} `yaml:"forbid"`
+	Rules []yaml.Node `yaml:"rules"`
+}
+
+// Parse reads a ceiling, a YAML file such as
+//
+//	version: 1
+//	max: {ttl: 5m, rate: 100/s, bytes: 8388608, hits: 10000}
+//	forbid:
+//	  executables: ["/usr/sbin/*"]
+//	  functions: ["crypto/*"]
+//	rules:
+//	  - {id: node/mail, name: "*mail*", action: digest}
+//
+// What it does not say is as in Default; what it forbids is forbidden besides. Unknown keys are errors.
+func Parse(data []byte) (*Ceiling, error) {
+	var file ceilingFile
+	if err := strictyaml.Unmarshal(data, &file); err != nil {
+		return nil, err
+	}
+	if file.Version != 1 {
+		return nil, fmt.Errorf("version is %d; this program reads version 1", file.Version)
+	}
+	c := Default()
+	if file.Max.TTL != "" {
+		ttl, err := time.ParseDuration(file.Max.TTL)
+		if err != nil || ttl < time.Second || ttl > probe.MaxTTL {
+			return nil, fmt.Errorf("max.ttl %q: want a duration of 1s to %v", file.Max.TTL, probe.MaxTTL)
+		}
+		c.MaxTTL = ttl
+	}
+	if file.Max.Rate != "" {
+		rate, err := probe.ParseRate(file.Max.Rate)
+		if err != nil {
+			return nil, fmt.Errorf("max.rate %q: want events a second, 1/s to %d/s", file.Max.Rate, probe.MaxRate)
+		}
+		c.MaxRate = rate
+	}
+	if file.Max.Bytes > probe.MaxBytes {
+		return nil, fmt.Errorf("max.bytes %d: at most %d", file.Max.Bytes, probe.MaxBytes)
+	}
+	if file.Max.Bytes > 0 {
+		c.MaxBytes = file.Max.Bytes
+	}
+	c.MaxHits = file.Max.Hits
+	if slices.Contains(file.Forbid.Executables, "") || slices.Contains(file.Forbid.Functions, "") {
+		return nil, errors.New("forbid: an empty pattern")
+	}
+	c.ForbiddenExecutables = append(c.ForbiddenExecutables, file.Forbid.Executables...)
+	c.ForbiddenFunctions = append(c.ForbiddenFunctions, file.Forbid.Functions...)
+	rules, err := redact.RulesFromYAML(file.Rules)
+	if err != nil {
+		return nil, fmt.Errorf("rules: %w", err)
+	}
+	c.Rules = rules
+	return c, nil
+}
+
+// Allow says why a request is over the ceiling, before anybody looks at its target. The error is a *problem.Error of code
+// PermissionDenied.
+func (c *Ceiling) Allow(spec *probe.Spec) error {
+	l := spec.WithDefaults().Limits
+	switch {
+	case l.TTL > c.MaxTTL:
+		return denied("--for %v: at most %v here", l.TTL, c.MaxTTL)
+	case l.Rate > c.MaxRate:
+		return denied("--rate %d/s: at most %d/s here", l.Rate, c.MaxRate)
+	case l.MaxBytes > c.MaxBytes:
+		return denied("limit of %d bytes: at most %d here", l.MaxBytes, c.MaxBytes)
+	case c.MaxHits > 0 && (l.MaxHits == 0 || l.MaxHits > c.MaxHits):
+		return denied("--max-hits has to be given, and at most %d here", c.MaxHits)
+	case spec.Target.Kind == probe.SelectExe:
+		return c.allowExecutable(spec.Target.Path)
+	}
+	return nil
+}
+
+// AllowTarget says why nobody may look at what a request was resolved to. The error is a *problem.Error of code
+// PermissionDenied.
+func (c *Ceiling) AllowTarget(t *target.Target) error {
+	if slices.Contains(ourCommands, t.Identity.Comm) {
+		return denied("process %d is %s, a part of Keyhole, and those are never probed", t.Identity.PID, t.Identity.Comm)
+	}
+	if err := c.allowExecutable(t.Identity.Path); err != nil {
+		return err
+	}
+	if glob.MatchAny(c.ForbiddenFunctions, t.Function.Name) {
+		return denied("the function %s is not to be probed", t.Function.Name)
+	}
+	return nil
+}
+
+func (c *Ceiling) allowExecutable(file string) error {
+	file = strings.TrimSuffix(file, " (deleted)")
+	if slices.Contains(ourPrograms, path.Base(file)) {
+		return denied("%s is a part of Keyhole, and those are never probed", file)
+	}
+	if glob.MatchAny(c.ForbiddenExecutables, file) {
+		return denied("the executable %s is not to be probed", file)
+	}
+	return nil
+}
+
+func denied(format string, args ...any) error {
+	return problem.New(problem.PermissionDenied, "denied by this node's ceiling: "+format, args...)
+}
