@@ -7,18 +7,19 @@
 #ifndef KH_TYPES_H
 #define KH_TYPES_H
 
-enum {
+enum kh_limit {
 	KH_MAX_OPS = 64,	 /* ops in one plan */
 	KH_MAX_SLOTS = 16,	 /* address slots that the ops share */
 	KH_MAX_VALUE = 4096,	 /* bytes read for one value */
 	KH_MAX_OUT = 16384,	 /* bytes of one record, header included */
 	KH_POOL_BYTES = 1024,	 /* constants that conditions compare with */
 	KH_MAX_REGS = 32,	 /* registers in DWARF numbering: x86-64 uses 0..16 (16 = rip) */
+	KH_LENGTH_BITS = 47,	 /* a string of 2^47 bytes or more is a misread length */
 	KH_SLOTS_PER_CPU = 4,	 /* scratch slots for each possible CPU: a hit may be preempted by another */
 };
 
 /* What an op does. No op jumps, no op calls another: the table is walked once, in order. */
-enum kh_op_code {
+enum __attribute__((packed)) kh_op_code {
 	KH_OP_END = 0,
 	KH_OP_REG = 1,	 /* slot[dst] = register[arg] >> (8 * n) */
 	KH_OP_LOAD = 2,	 /* slot[dst] = the arg (1, 2, 4, 8) bytes at slot[src] + off, zero-extended */
@@ -31,7 +32,7 @@ enum kh_op_code {
 };
 
 /* How a value leaves. `drop` has no number: no op is made for a dropped value, so nothing reads it. */
-enum kh_action {
+enum __attribute__((packed)) kh_action {
 	KH_KEEP = 0,
 	KH_LENGTH = 1, /* only the length, in the value's header */
 	KH_DIGEST = 2, /* 8 bytes: SipHash-2-4 under the session's key */
@@ -51,7 +52,7 @@ enum kh_compare {
 };
 
 /* Why a value is missing: kh_value.reason. */
-enum kh_reason {
+enum __attribute__((packed)) kh_reason {
 	KH_OK = 0,
 	KH_NIL = 1,	   /* a nil pointer on the way */
 	KH_FAULT = 2,	   /* the page was not resident or not mapped */
@@ -59,14 +60,14 @@ enum kh_reason {
 };
 
 struct kh_op {
-	__u8 code;   /* enum kh_op_code */
+	enum kh_op_code code;
 	__u8 dst;    /* slot */
 	__u8 src;    /* slot */
 	__u8 arg;    /* register, size in bytes, or comparison */
 	__s32 off;   /* added to slot[src] */
 	__u32 n;     /* cap in bytes, shift, or comparison */
 	__u16 aux;   /* offset into the pool, or n of prefix and suffix */
-	__u8 action; /* enum kh_action */
+	enum kh_action action;
 	__u8 pad;
 };
 
@@ -81,7 +82,7 @@ struct kh_record {
 };
 
 struct kh_value {
-	__u8 reason;	 /* enum kh_reason */
+	enum kh_reason reason;
 	__u8 truncated;	 /* 1: there was more than n bytes */
 	__u16 n;	 /* bytes that follow, before padding */
 	__u32 length;	 /* the value's own length in bytes, saturated (a C string cut at n: n) */
@@ -99,6 +100,10 @@ enum kh_count {
 	KH_MAX_COUNTS = 8,
 };
 
+struct kh_outcomes { /* of one CPU */
+	__u64 n[KH_MAX_COUNTS];
+};
+
 /* Frozen before load: the verifier sees constants. */
 struct kh_config {
 	__u64 latest_deadline_ns; /* CLOCK_BOOTTIME; the control word may say an earlier one, never a later one */
@@ -112,16 +117,16 @@ struct kh_config {
 	__u32 sample_below;	  /* keep a hit if a random u32 is below; 0: keep all */
 	__u32 if_end;		  /* ops [0, if_end) decide, ops [if_end, n_ops) capture */
 	__u32 n_ops;
+	__u32 if_reads;		  /* not 0: an op of [0, if_end) reads memory into the scratch */
 	__u32 ring_quarter;	  /* wake the reader when so many bytes wait */
-	__u32 scratch_slots;
 };
 
 /* Words that change while the probe is on. */
-struct kh_control {
+struct kh_deadline {
 	__u64 deadline_ns; /* written by the holder only; 0 stops at once */
 };
 
-struct kh_state {
+struct kh_usage {
 	__u64 rate_tat_ns; /* the generic cell rate algorithm's theoretical arrival time */
 	__u64 tickets;	   /* events that took one of max_hits */
 	__u64 bytes;	   /* bytes that were let through */

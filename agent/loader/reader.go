@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"github.com/keyhole-dev/keyhole/bpf"
+	"github.com/keyhole-dev/keyhole/internal/event"
+)
+
+// pollInterval is how long a record may wait unseen. The program wakes the reader for the first record, so that it is
+// seen at once, and when a quarter of the ring is full, so that it is seen in time; a wake-up for every record would cost
+// the target more than the rest of the probe.
+const pollInterval = 50 * time.Millisecond
+
+// A Reader is the unprivileged end of a probe. It needs no capability: the descriptors are all. Its methods are not
+// safe for concurrent use, but SetDeadline and Counts may be called while another goroutine is in Read.
+type Reader struct {
+	ring    *ringbuf.Reader
+	ringMap *ebpf.Map
+	counts  *ebpf.Map
+	control *ebpf.Map
+	link    *os.File
+	record  ringbuf.Record
+}
+
+// OpenReader takes over the files, also when it fails.
+func OpenReader(f *Files) (_ *Reader, err error) {
+	r := &Reader{link: f.Link}
+	f.Link = nil
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open reader: %w", errors.Join(err, f.Close(), r.Close()))
+		}
+	}()
+	if r.ringMap, err = takeMap(&f.Ring, ebpf.RingBuf); err != nil {
+		return nil, err
+	}
+	if r.counts, err = takeMap(&f.Counts, ebpf.PerCPUArray); err != nil {
+		return nil, err
+	}
+	if r.control, err = takeMap(&f.Control, ebpf.Array); err != nil {
+		return nil, err
+	}
+	if r.ring, err = ringbuf.NewReader(r.ringMap); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// takeMap makes a map of a file's descriptor and closes the file.
+func takeMap(file **os.File, want ebpf.MapType) (*ebpf.Map, error) {
+	f := *file
+	*file = nil
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("take over %s: %w", f.Name(), err)
+	}
+	m, err := ebpf.NewMapFromFD(fd) // closes fd if it fails
+	if err != nil {
+		return nil, fmt.Errorf("take over %s: %w", f.Name(), err)
+	}
+	if m.Type() != want {
+		return nil, errors.Join(fmt.Errorf("take over %s: a map of type %s, not %s", f.Name(), m.Type(), want), m.Close())
+	}
+	return m, nil
+}
+
+// Read returns the next record, as it lies in the ring; the bytes are the reader's and last until the next Read. At the
+// deadline, or at once if that has passed and no record waits, the error is os.ErrDeadlineExceeded.
+func (r *Reader) Read(deadline time.Time) ([]byte, error) {
+	for {
+		next := time.Now().Add(pollInterval)
+		last := !deadline.After(next)
+		if last {
+			next = deadline
+		}
+		r.ring.SetDeadline(next)
+		err := r.ring.ReadInto(&r.record)
+		if err == nil {
+			return r.record.RawSample, nil
+		}
+		if last || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, fmt.Errorf("read record: %w", err)
+		}
+	}
+}
+
+// SetDeadline moves the deadline, to boot-time nanoseconds. One after the latest that the program was loaded with has
+// the effect of the latest. 0 stops the probe: no hit that begins later is counted or read.
+func (r *Reader) SetDeadline(bootNs uint64) error {
+	if err := r.control.Put(uint32(0), bootNs); err != nil {
+		return fmt.Errorf("set deadline: %w", err)
+	}
+	return nil
+}
+
+// Counts sums up the hits by outcome. They are final after Detach; before, hits that are under way may be counted as
+// hits and not yet by their outcome.
+func (r *Reader) Counts() (event.Counts, error) {
+	var cpus []bpf.UprobeKhOutcomes
+	if err := r.counts.Lookup(uint32(0), &cpus); err != nil {
+		return event.Counts{}, fmt.Errorf("read counts: %w", err)
+	}
+	var sum bpf.UprobeKhOutcomes
+	for i := range cpus {
+		for j, n := range cpus[i].N {
+			sum.N[j] += n
+		}
+	}
+	return event.Counts{
+		Hits:       sum.N[bpf.UprobeKhCountKH_HITS],
+		Emitted:    sum.N[bpf.UprobeKhCountKH_EMITTED],
+		Filtered:   sum.N[bpf.UprobeKhCountKH_FILTERED],
+		SampledOut: sum.N[bpf.UprobeKhCountKH_SAMPLED_OUT],
+		Throttled:  sum.N[bpf.UprobeKhCountKH_THROTTLED],
+		OverLimit:  sum.N[bpf.UprobeKhCountKH_OVER_LIMIT],
+		Lost:       sum.N[bpf.UprobeKhCountKH_LOST],
+		Final:      r.link == nil,
+	}, nil
+}
+
+// Detach closes the link. If no other process holds a duplicate of it, the target's text is restored and the last hit
+// is over when it returns: the kernel waits for both (bpf_link_put_direct, Linux 6.5). Records may still wait in the ring.
+func (r *Reader) Detach() error {
+	if r.link == nil {
+		return nil
+	}
+	err := r.link.Close()
+	r.link = nil
+	if err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	return nil
+}
+
+// Close detaches and gives up all descriptors.
+func (r *Reader) Close() error {
+	errs := []error{r.Detach()}
+	if r.ring != nil {
+		errs = append(errs, r.ring.Close())
+	}
+	for _, m := range []*ebpf.Map{r.ringMap, r.counts, r.control} {
+		errs = append(errs, m.Close()) // of nil: nothing
+	}
+	return errors.Join(errs...)
+}

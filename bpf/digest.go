@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+)
+
+// UprobeDigest names the object that LoadUprobe returns: "sha256:" and the SHA-256 of its bytes in hex.
+func UprobeDigest() string {
+	sum := sha256.Sum256(_UprobeBytes)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}

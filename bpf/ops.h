@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The ops. Each switch below is walked by one loop over a frozen table, of which the verifier reads the entries as
+ * constants: it proves the very plan that is loaded, offset by offset, and refuses one that would leave its bounds.
+ */
+#ifndef KH_OPS_H
+#define KH_OPS_H
+
+#include "scratch.h"
+#include "siphash.h"
+
+/* What the ops of one hit share. On the stack: at most 400 of its 512 bytes. */
+struct kh_hit {
+	__u64 registers[KH_REGISTERS];
+	__u64 slot[KH_MAX_SLOTS];
+	enum kh_reason reason[KH_MAX_SLOTS];
+};
+
+static __always_inline __u32 kh_min(__u32 a, __u32 b)
+{
+	return a < b ? a : b;
+}
+
+/* The low width bytes. */
+static __always_inline __u64 kh_low(__u64 x, __u8 width)
+{
+	return width < 8 ? x & (~0ULL >> (64 - 8 * width)) : x;
+}
+
+static __always_inline void kh_op_reg(struct kh_hit *hit, const volatile struct kh_op *op)
+{
+	__u32 i = kh_register(op->arg);
+
+	hit->slot[op->dst] = i < KH_REGISTERS ? hit->registers[i] >> (8 * op->n) : 0;
+	hit->reason[op->dst] = i < KH_REGISTERS ? KH_OK : KH_FAULT;
+}
+
+static __always_inline void kh_op_load(struct kh_hit *hit, const volatile struct kh_op *op)
+{
+	enum kh_reason reason = hit->reason[op->src];
+	__u64 value = 0;
+
+	if (reason == KH_OK) {
+		__u64 base = hit->slot[op->src];
+
+		if (!base)
+			reason = KH_NIL;
+		else if (bpf_probe_read_user(&value, op->arg, (const void *)(base + op->off)))
+			reason = KH_FAULT;
+	}
+	hit->slot[op->dst] = value;
+	hit->reason[op->dst] = reason;
+}
+
+/* Reads a string of at most cap bytes and says in *n how many there were, cap + 1 if there were more. */
+static __always_inline enum kh_reason kh_read_cstr(void *to, __u32 cap, const struct kh_hit *hit,
+						   const volatile struct kh_op *op, __u32 *n)
+{
+	enum kh_reason reason = hit->reason[op->src];
+	__u64 base = hit->slot[op->src];
+	long got;
+
+	if (reason != KH_OK)
+		return reason;
+	if (!base)
+		return KH_NIL;
+	got = bpf_probe_read_user_str(to, cap + 2, (const void *)(base + op->off));
+	if (got <= 0)
+		return KH_FAULT;
+	*n = got - 1;
+	return KH_OK;
+}
+
+/*
+ * Do the first n bytes of in equal those of the pool from offset? Words, and a mask for the last of them. Global for
+ * the same reason as kh_siphash.
+ */
+__noinline int kh_equal(const struct kh_input *in, __u32 offset, __u32 n)
+{
+	if (!in || n > KH_POOL_BYTES || offset > KH_POOL_BYTES)
+		return 0;
+	__unroll_not
+	for (__u32 i = 0; i < n; i += 8) {
+		__u64 mask = n - i < 8 ? ~0ULL >> (64 - 8 * (n - i)) : ~0ULL;
+
+		if (offset + i > KH_POOL_BYTES)
+			return 0;
+		if ((*(const __u64 *)(in->bytes + i) ^ *(const volatile __u64 *)(pool + offset + i)) & mask)
+			return 0;
+	}
+	return 1;
+}
+
+static __always_inline bool kh_compare_int(__u64 a, __u8 width, __u32 how, __u64 b)
+{
+	__u32 unused = 64 - 8 * width;
+	bool less;
+
+	a <<= unused;
+	b <<= unused;
+	less = how & KH_SIGNED ? (__s64)a < (__s64)b : a < b;
+	switch (how & ~KH_SIGNED) {
+	case KH_EQ:
+		return a == b;
+	case KH_NE:
+		return a != b;
+	case KH_LT:
+		return less;
+	case KH_LE:
+		return less || a == b;
+	case KH_GT:
+		return !less && a != b;
+	default:
+		return !less;
+	}
+}
+
+/* A condition on a value that cannot be read does not hold, whatever it asks for. */
+static __always_inline bool kh_op_if_int(const struct kh_hit *hit, const volatile struct kh_op *op)
+{
+	return hit->reason[op->src] == KH_OK &&
+	       kh_compare_int(hit->slot[op->src], op->arg, op->n, *(const volatile __u64 *)(pool + op->aux));
+}
+
+static __always_inline bool kh_op_if_string(const struct kh_hit *hit, struct kh_slot *s, const volatile struct kh_op *op)
+{
+	__u32 n = op->n, got = 0;
+	bool equal;
+
+	if (hit->reason[op->src] != KH_OK || n > KH_POOL_BYTES)
+		return false;
+	if (op->code == KH_OP_IF_CSTR) {
+		if (kh_read_cstr(s->in.bytes, n, hit, op, &got) != KH_OK)
+			return false;
+		kh_used(s, got);
+		equal = got == n;
+	} else {
+		if (hit->reason[op->dst] != KH_OK)
+			return false;
+		equal = hit->slot[op->dst] == n;
+		if (equal && n) {
+			kh_used(s, n);
+			if (bpf_probe_read_user(s->in.bytes, n, (const void *)(hit->slot[op->src] + op->off)))
+				return false;
+		}
+	}
+	equal = equal && kh_equal(&s->in, op->aux, n);
+	return equal == (op->arg == KH_EQ);
+}
+/* Walks the conditions. False: the hit is filtered. */
+static __always_inline bool kh_decide(struct kh_hit *hit, struct kh_slot *s)
+{
+	__unroll_not
+	for (__u32 i = 0; i < KH_MAX_OPS && i < config.if_end; i++) {
+		const volatile struct kh_op *op = &ops[i];
+
+		switch (op->code) {
+		case KH_OP_REG:
+			kh_op_reg(hit, op);
+			break;
+		case KH_OP_LOAD:
+			kh_op_load(hit, op);
+			break;
+		case KH_OP_IF_INT:
+			if (!kh_op_if_int(hit, op))
+				return false;
+			break;
+		case KH_OP_IF_BYTES:
+		case KH_OP_IF_CSTR:
+			if (!s || !kh_op_if_string(hit, s, op))
+				return false;
+			break;
+		default:
+			return false;
+		}
+	}
+	return true;
+}
+
+/* A value on its way out: what its header will say. Its bytes are, or will be, right behind the header. */
+struct kh_leaving {
+	enum kh_reason reason;
+	bool truncated;
+	__u32 n;
+	__u64 length;
+};
+
+static __always_inline struct kh_leaving kh_missing(enum kh_reason reason)
+{
+	return (struct kh_leaving){ .reason = reason };
+}
+
+/* The digest takes the place of the first n bytes of the input part. */
+static __always_inline void kh_leave_digest(struct kh_slot *s, __u8 *to, __u32 n)
+{
+	*(__u64 *)to = kh_siphash(&s->in, n);
+}
+
+static __always_inline struct kh_leaving kh_op_emit(const struct kh_hit *hit, struct kh_slot *s,
+						    const volatile struct kh_op *op, __u8 *to)
+{
+	struct kh_leaving v = { .reason = hit->reason[op->src], .length = op->arg };
+	__u64 value = kh_low(hit->slot[op->src], op->arg);
+
+	if (v.reason != KH_OK)
+		return kh_missing(v.reason);
+	switch (op->action) {
+	case KH_KEEP:
+		*(__u64 *)to = value;
+		v.n = op->arg;
+		break;
+	case KH_DIGEST:
+		*(__u64 *)s->in.bytes = value;
+		kh_used(s, sizeof(value));
+		kh_leave_digest(s, to, op->arg);
+		v.n = sizeof(__u64);
+		break;
+	default: /* of a number no part leaves */
+		break;
+	}
+	return v;
+}
+
+/* What may leave is read into the output part at once, exactly as long as it is; what may not is not read. */
+static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, struct kh_slot *s,
+						     const volatile struct kh_op *op, __u8 *to)
+{
+	struct kh_leaving v = { .reason = hit->reason[op->src], .length = hit->slot[op->dst] };
+	__u64 from = hit->slot[op->src];
+	__u32 cap = op->n, n, part = op->aux;
+
+	if (v.reason == KH_OK)
+		v.reason = hit->reason[op->dst];
+	if (v.reason == KH_OK && v.length >> KH_LENGTH_BITS)
+		v.reason = KH_BAD_LENGTH;
+	if (v.reason == KH_OK && v.length && !from)
+		v.reason = KH_NIL;
+	if (v.reason != KH_OK)
+		return kh_missing(v.reason);
+
+	v.truncated = v.length > cap;
+	n = v.truncated ? cap : v.length;
+	from += op->off;
+	switch (op->action) {
+	case KH_DIGEST:
+		if (n) {
+			kh_used(s, n);
+			if (bpf_probe_read_user(s->in.bytes, n, (const void *)from))
+				return kh_missing(KH_FAULT);
+		}
+		kh_leave_digest(s, to, n);
+		v.n = sizeof(__u64);
+		return v;
+	case KH_KEEP:
+		break;
+	case KH_PREFIX:
+		n = kh_min(n, part);
+		break;
+	case KH_SUFFIX:
+		part = kh_min(n, part);
+		from += n - part;
+		n = v.truncated ? 0 : part;
+		break;
+	default: /* KH_LENGTH */
+		return v;
+	}
+	if (n && bpf_probe_read_user(to, n, (const void *)from))
+		return kh_missing(KH_FAULT);
+	v.n = n;
+	return v;
+}
+
+/*
+ * Copies n bytes of the input part to the output part, where there are zeros, by words. Global for the same reason as
+ * kh_siphash.
+ */
+__noinline int kh_copy(struct kh_slot *s, __u32 to, __u32 from, __u32 n)
+{
+	if (!s || n > KH_MAX_VALUE || from > KH_MAX_VALUE)
+		return 0;
+	__unroll_not
+	for (__u32 i = 0; i < n; i += 8) {
+		__u64 mask = n - i < 8 ? ~0ULL >> (64 - 8 * (n - i)) : ~0ULL;
+
+		if (from + i > KH_MAX_VALUE || to + i > KH_MAX_OUT)
+			return 0;
+		*(__u64 *)(s->out + to + i) = *(const __u64 *)(s->in.bytes + from + i) & mask;
+	}
+	return 1;
+}
+
+/* A string's length is known only when it was read: to the output part if all of it may leave, else to the input part. */
+static __always_inline struct kh_leaving kh_op_cstr(const struct kh_hit *hit, struct kh_slot *s,
+						    const volatile struct kh_op *op, __u8 *to, __u32 at)
+{
+	struct kh_leaving v = {};
+	__u32 cap = op->n, got = 0, part = op->aux;
+	bool keep = op->action == KH_KEEP;
+
+	v.reason = kh_read_cstr(keep ? to : s->in.bytes, cap, hit, op, &got);
+	if (v.reason != KH_OK)
+		return v;
+	v.truncated = got > cap;
+	if (!keep)
+		kh_used(s, got);
+	if (v.truncated) {
+		if (keep)
+			to[cap] = 0;
+		got = cap;
+	}
+	v.length = got;
+	part = kh_min(got, part);
+	switch (op->action) {
+	case KH_KEEP:
+		v.n = got;
+		break;
+	case KH_DIGEST:
+		kh_leave_digest(s, to, got);
+		v.n = sizeof(__u64);
+		break;
+	case KH_PREFIX:
+		kh_copy(s, at, 0, part);
+		v.n = part;
+		break;
+	case KH_SUFFIX:
+		if (!v.truncated) {
+			kh_copy(s, at, got - part, part);
+			v.n = part;
+		}
+		break;
+	default: /* KH_LENGTH */
+		break;
+	}
+	return v;
+}
+
+/* Walks the captures and appends a value for each that emits. False: the record would be too long. */
+static __always_inline bool kh_capture(struct kh_hit *hit, struct kh_slot *s)
+{
+	__unroll_not
+	for (__u32 i = config.if_end; i < KH_MAX_OPS && i < config.n_ops; i++) {
+		const volatile struct kh_op *op = &ops[i];
+		struct kh_leaving v;
+		__u32 at;
+
+		if (op->code == KH_OP_REG) {
+			kh_op_reg(hit, op);
+			continue;
+		}
+		if (op->code == KH_OP_LOAD) {
+			kh_op_load(hit, op);
+			continue;
+		}
+		/*
+		 * Through memory, of which the verifier knows nothing: were the offset in a register, it would keep apart
+		 * what it had proved for each length of the values before, and the plan would cost it exponentially.
+		 */
+		at = *(volatile __u32 *)&s->out_used + sizeof(struct kh_value);
+		if (op->n > KH_MAX_VALUE || at > KH_MAX_OUT - KH_MAX_VALUE)
+			return false;
+		switch (op->code) {
+		case KH_OP_EMIT:
+			v = kh_op_emit(hit, s, op, s->out + at);
+			break;
+		case KH_OP_BYTES:
+			v = kh_op_bytes(hit, s, op, s->out + at);
+			break;
+		case KH_OP_CSTR:
+			v = kh_op_cstr(hit, s, op, s->out + at, at);
+			break;
+		default:
+			return false;
+		}
+		*(__u64 *)(s->out + at - sizeof(struct kh_value)) =
+			v.reason | (__u64)v.truncated << 8 | (__u64)v.n << 16 |
+			(v.length > ~0U ? ~0U : v.length) << 32;
+		*(volatile __u32 *)&s->out_used = at + ((v.n + 7) & ~7U);
+	}
+	return true;
+}
+
+#endif

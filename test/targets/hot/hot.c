@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A C program to probe: functions of known arguments, called when a line on standard input says so. Each command is
+ * answered by one line, "done" and a sum over what the functions returned.
+ *
+ *	empty N			N calls of hot_empty
+ *	pair N VALUE TEXT	N calls of hot_pair
+ *	text N TEXT		N calls of hot_text
+ *	deep TEXT		one call of hot_deep, with TEXT behind two pointers
+ *	wide			one call of hot_wide
+ *	null			hot_pair, hot_text and hot_deep with null pointers
+ *	fault			hot_pair, hot_text and hot_deep with pointers to memory that is not mapped
+ *	edge N TEXT		hot_text with TEXT at the end of a page behind which there is none, N times
+ *	size BYTES		hot_pair and hot_text with so many bytes of 'a', 'b', ...
+ *	odd LENGTH		hot_pair with such a length, which no string has
+ *	threads T N		N calls of hot_pair in each of T threads at once
+ *	run MICROSECONDS	calls of hot_pair by another thread, with such pauses, until
+ *	halt			which is answered when that thread has ended, with the number of its calls
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define API __attribute__((noipa)) /* every call is made, with every argument where the ABI says */
+
+struct inner {
+	uint64_t id;
+	const char *text;
+	uint64_t length;
+};
+
+struct outer {
+	uint32_t number;
+	const struct inner *inner;
+};
+
+API long hot_empty(void)
+{
+	return 1;
+}
+
+API long hot_pair(long value, const char *text, size_t length)
+{
+	return value + (text && length ? (long)length : 0);
+}
+
+API long hot_text(const char *text)
+{
+	return text != NULL;
+}
+
+API long hot_deep(const struct outer *o)
+{
+	return o != NULL;
+}
+
+API long hot_wide(int8_t a, uint8_t b, int16_t c, uint16_t d, int32_t e, uint64_t f)
+{
+	return a + b + c + d + e + (long)f;
+}
+
+static char *last_page(void) /* a page behind which no memory is mapped */
+{
+	long page = sysconf(_SC_PAGESIZE);
+	char *p = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		abort();
+	munmap(p + page, page);
+	return p;
+}
+
+struct work {
+	pthread_t thread;
+	long calls;
+	useconds_t pause;
+};
+
+static volatile int running;
+
+static void *hammer(void *arg)
+{
+	struct work *w = arg;
+
+	for (long i = 0; i < w->calls; i++)
+		hot_pair(i, "sixteen letters.", 16);
+	return NULL;
+}
+
+static void *walk(void *arg)
+{
+	struct work *w = arg;
+
+	for (w->calls = 0; running; w->calls++) {
+		hot_pair(w->calls, "sixteen letters.", 16);
+		if (w->pause)
+			usleep(w->pause);
+	}
+	return NULL;
+}
+
+static struct work walker;
+
+static long command(char *line)
+{
+	char *name = strtok(line, " "), *a = strtok(NULL, " "), *b = strtok(NULL, " "), *c = strtok(NULL, "");
+	long page = sysconf(_SC_PAGESIZE), sum = 0, n;
+
+	if (!name)
+		return -1;
+	n = a ? strtol(a, NULL, 0) : 0;
+	if (!strcmp(name, "empty")) {
+		while (n-- > 0)
+			sum += hot_empty();
+	} else if (!strcmp(name, "pair") && c) {
+		long value = strtol(b, NULL, 0);
+
+		while (n-- > 0)
+			sum += hot_pair(value, c, strlen(c));
+	} else if (!strcmp(name, "text") && b) {
+		while (n-- > 0)
+			sum += hot_text(b);
+	} else if (!strcmp(name, "deep") && a) {
+		struct inner inner = { .id = 77, .text = a, .length = strlen(a) };
+		struct outer outer = { .number = 7, .inner = &inner };
+
+		sum = hot_deep(&outer);
+	} else if (!strcmp(name, "wide")) {
+		sum = hot_wide(-1, 200, -300, 60000, -70000, 1ULL << 63);
+	} else if (!strcmp(name, "null")) {
+		struct outer outer = { .number = 7 };
+
+		sum = hot_pair(0, NULL, 5) + hot_text(NULL) + hot_deep(NULL) + hot_deep(&outer);
+	} else if (!strcmp(name, "fault")) {
+		char *gone = last_page();
+
+		munmap(gone, page);
+		sum = hot_pair(0, gone, 5) + hot_text(gone) + hot_deep((const struct outer *)gone);
+	} else if (!strcmp(name, "edge") && b) {
+		char *p = last_page(), *text = p + page - strlen(b) - 1;
+
+		strcpy(text, b);
+		while (n-- > 0)
+			sum += hot_text(text);
+		munmap(p, page);
+	} else if (!strcmp(name, "size")) {
+		char *p = malloc(n + 1);
+
+		for (long i = 0; i < n; i++)
+			p[i] = 'a' + i % 26;
+		p[n] = 0;
+		sum = hot_pair(n, p, n) + hot_text(p);
+		free(p);
+	} else if (!strcmp(name, "odd")) {
+		sum = hot_pair(0, "short", strtoul(a, NULL, 0));
+	} else if (!strcmp(name, "threads") && b) {
+		struct work w[64];
+
+		for (long i = 0; i < n && i < 64; i++) {
+			w[i].calls = strtol(b, NULL, 0);
+			pthread_create(&w[i].thread, NULL, hammer, &w[i]);
+		}
+		for (long i = 0; i < n && i < 64; i++) {
+			pthread_join(w[i].thread, NULL);
+			sum += w[i].calls;
+		}
+	} else if (!strcmp(name, "run")) {
+		running = 1;
+		walker.pause = n;
+		pthread_create(&walker.thread, NULL, walk, &walker);
+	} else if (!strcmp(name, "halt")) {
+		running = 0;
+		pthread_join(walker.thread, NULL);
+		sum = walker.calls;
+	} else {
+		return -1;
+	}
+	return sum;
+}
+
+int main(void)
+{
+	char *line = NULL;
+	size_t size = 0;
+	ssize_t n;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	puts("ready");
+	while ((n = getline(&line, &size, stdin)) > 0) {
+		if (line[n - 1] == '\n')
+			line[n - 1] = 0;
+		printf("done %ld\n", command(line));
+	}
+	free(line);
+	return 0;
+}
