@@ -14,7 +14,7 @@ test: ## every test, race detector on; packages one after another, since several
 	$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -p 1 -timeout 20m ./...
 
 bench: ## one table, from one run
-	$(GO) run ./test/bench
+	$(GO) test -count=1 -timeout 30m -v -run '^TestTable$$' ./test/bench -full
 
 build: ## the commands, into bin/
 	$(GO) build -trimpath -o bin/ ./cmd/...
