@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package debuginfo answers questions of a probe from DWARF: which function begins at an address, what its parameters are
+// called, of which type they are, and where each is at a given instruction. It reads only what a question needs (one
+// compile unit, one chain of types), since the debug information of a program can be larger than the program, and it trusts
+// nothing: each walk is bounded, and callers put objfile.Barrier around the whole.
+package debuginfo
+
+import (
+	"debug/dwarf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	delve "github.com/go-delve/delve/pkg/dwarf"
+	"github.com/go-delve/delve/pkg/dwarf/frame"
+	"github.com/go-delve/delve/pkg/dwarf/godwarf"
+	"github.com/go-delve/delve/pkg/dwarf/loclist"
+
+	"github.com/keyhole-dev/keyhole/internal/objfile"
+)
+
+// Bounds of one question.
+const (
+	maxEntries    = 40 << 20 // entries visited by one walk over everything
+	maxParameters = 1024
+	maxFields     = 8192
+	maxChain      = 32 // typedefs, qualifiers, abstract origins, one after the other
+)
+
+// ErrNone says that the file has no DWARF.
+var ErrNone = errors.New("no debug information")
+
+const (
+	languageGo  = 0x16 // DW_LANG_Go
+	addressSize = 8    // x86-64
+)
+
+// Data is the debug information of one executable. Its methods are not safe for concurrent use.
+type Data struct {
+	file     *objfile.File
+	dwarf    *dwarf.Data
+	info     []byte
+	versions map[dwarf.Offset]uint8 // of compile units, by the offset of their first entry
+	loc2     *loclist.Dwarf2Reader
+	loc5     *loclist.Dwarf5Reader
+	lists    []byte // .debug_loclists
+	addr     *godwarf.DebugAddrSection
+	units    map[dwarf.Offset]*unit
+	types    map[dwarf.Offset]*Type
+	frames   []frame.FrameDescriptionEntries // nil until first asked for
+}
+
+// Load reads the DWARF sections of a file. The error is ErrNone if there are none.
+func Load(f *objfile.File) (*Data, error) {
+	if !f.HasSection(".debug_info") || !f.HasSection(".debug_abbrev") {
+		return nil, ErrNone
+	}
+	names := []string{
+		".debug_info", ".debug_abbrev", ".debug_line", ".debug_loclists", ".debug_rnglists",
+		".debug_ranges", ".debug_loc", ".debug_str", ".debug_line_str", ".debug_str_offsets", ".debug_addr",
+	}
+	// Decompressing is most of the time that a question takes: let the largest two have a processor each.
+	sections := make(map[string][]byte, len(names))
+	var (
+		mu    sync.Mutex
+		wg    sync.WaitGroup
+		first error
+	)
+	next := make(chan string, len(names))
+	for _, name := range names {
+		next <- name
+	}
+	close(next)
+	for range 2 {
+		wg.Go(func() {
+			for name := range next {
+				b, _, err := f.Section(name)
+				mu.Lock()
+				sections[name] = b
+				if err != nil && first == nil {
+					first = err
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if first != nil {
+		return nil, first
+	}
+	d := &Data{
+		file: f, info: sections[".debug_info"], lists: sections[".debug_loclists"],
+		units: make(map[dwarf.Offset]*unit), types: make(map[dwarf.Offset]*Type),
+	}
+	err := objfile.Barrier("read debug information", func() error { return d.parse(sections) })
+	if err != nil {
+		return nil, fmt.Errorf("read debug information: %w", err)
+	}
+	return d, nil
+}
+
+func (d *Data) parse(s map[string][]byte) error {
+	var err error
+	d.dwarf, err = dwarf.New(s[".debug_abbrev"], nil, nil, s[".debug_info"], s[".debug_line"], nil, s[".debug_ranges"], s[".debug_str"])
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{".debug_addr", ".debug_line_str", ".debug_str_offsets", ".debug_rnglists"} {
+		if b := s[name]; b != nil {
+			if err := d.dwarf.AddSection(name, b); err != nil {
+				return err
+			}
+		}
+	}
+	d.versions = delve.ReadUnitVersions(d.info)
+	d.addr = godwarf.ParseAddr(s[".debug_addr"])
+	if b := s[".debug_loc"]; len(b) > 0 {
+		d.loc2 = loclist.NewDwarf2Reader(b, addressSize)
+	}
+	d.loc5 = loclist.NewDwarf5Reader(d.lists)
+	return nil
+}
+
+// A unit is a compile unit: what the entries in it are read with.
+type unit struct {
+	entry     *dwarf.Entry
+	version   uint8
+	lowPC     uint64
+	language  int64
+	addrBase  uint64
+	listsBase int64
+	files     []*dwarf.LineFile
+	filesRead bool
+}
+
+func (d *Data) unitOf(e *dwarf.Entry) *unit {
+	if u, ok := d.units[e.Offset]; ok {
+		return u
+	}
+	u := &unit{entry: e, version: d.versions[e.Offset], listsBase: -1}
+	u.lowPC, _ = e.Val(dwarf.AttrLowpc).(uint64)
+	u.language, _ = e.Val(dwarf.AttrLanguage).(int64)
+	if base, ok := e.Val(dwarf.AttrAddrBase).(int64); ok {
+		u.addrBase = uint64(base)
+	} else {
+		u.addrBase = 8 // behind the section's header: the linker of Go leaves the attribute out where there is one unit
+	}
+	if base, ok := e.Val(dwarf.AttrLoclistsBase).(int64); ok {
+		u.listsBase = base
+	}
+	d.units[e.Offset] = u
+	return u
+}
+
+// unitAt finds the compile unit that covers an address, and a reader placed behind its entry.
+func (d *Data) unitAt(pc uint64) (*unit, *dwarf.Reader, error) {
+	r := d.dwarf.Reader()
+	e, err := r.SeekPC(pc)
+	if err != nil {
+		return nil, nil, err
+	}
+	if e == nil {
+		return nil, nil, dwarf.ErrUnknownPC
+	}
+	return d.unitOf(e), r, nil
+}
+
+// Producer names the compiler of the unit that covers an address: "Go cmd/compile go1.26.8; regabi", "GNU C17 12.2.0 -O2".
+func (d *Data) Producer(pc uint64) string {
+	u, _, err := d.unitAt(pc)
+	if err != nil {
+		return ""
+	}
+	s, _ := u.entry.Val(dwarf.AttrProducer).(string)
+	return s
+}
+
+// fileName names a source file of a unit by the number that DW_AT_decl_file and DW_AT_call_file use.
+func (d *Data) fileName(u *unit, n int64) string {
+	if !u.filesRead {
+		u.filesRead = true
+		if r, err := d.dwarf.LineReader(u.entry); err == nil && r != nil {
+			u.files = r.Files()
+		}
+	}
+	if n < 0 || n >= int64(len(u.files)) || u.files[n] == nil {
+		return ""
+	}
+	return u.files[n].Name
+}
+
+// CFA says what the canonical frame address is at an instruction: a register (DWARF number) plus an offset. ok is false
+// where no frame information covers the address or it says it in a way that is not such a sum.
+func (d *Data) CFA(pc uint64) (register int, offset int64, ok bool) {
+	return cfa(d.loadFrames(), pc)
+}
+
+func (d *Data) loadFrames() []frame.FrameDescriptionEntries {
+	if d.frames == nil {
+		d.frames = ReadFrames(d.file)
+	}
+	return d.frames
+}
+
+// Frames is the frame information of an executable; a stripped C program has it too.
+type Frames []frame.FrameDescriptionEntries
+
+// ReadFrames reads .debug_frame and .eh_frame. What cannot be read is left out: a caller learns that nothing covers its
+// address.
+func ReadFrames(f *objfile.File) Frames {
+	frames := Frames{}
+	for _, name := range []string{".debug_frame", ".eh_frame"} {
+		b, addr, err := f.Section(name)
+		if err != nil || len(b) == 0 {
+			continue
+		}
+		if name == ".debug_frame" {
+			addr = 0 // it is not loaded: no pointer in it is relative
+		}
+		_ = objfile.Barrier("read "+name, func() error {
+			entries, err := frame.Parse(b, binary.LittleEndian, 0, addressSize, addr)
+			if err == nil {
+				frames = append(frames, entries)
+			}
+			return err
+		})
+	}
+	return frames
+}
+
+// CFA is Data.CFA for frames that were read without DWARF.
+func (f Frames) CFA(pc uint64) (register int, offset int64, ok bool) { return cfa(f, pc) }
+
+func cfa(frames []frame.FrameDescriptionEntries, pc uint64) (register int, offset int64, ok bool) {
+	for _, entries := range frames {
+		for _, e := range entries {
+			if !e.Cover(pc) {
+				continue
+			}
+			err := objfile.Barrier("run frame program", func() error {
+				ctx, err := e.EstablishFrame(pc)
+				if err == nil && ctx.CFA.Rule == frame.RuleCFA {
+					register, offset, ok = int(ctx.CFA.Reg), ctx.CFA.Offset, ctx.CFA.Reg < 17
+				}
+				return err
+			})
+			return register, offset, ok && err == nil
+		}
+	}
+	return 0, 0, false
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package objfile
+
+import (
+	"cmp"
+	"debug/elf"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+)
+
+// A Symbol is a function of a symbol table.
+type Symbol struct {
+	Name    string
+	Address uint64
+	Size    uint64 // 0: the table does not say
+}
+
+// Symbols are functions, sorted by address.
+type Symbols []Symbol
+
+const symbolLen = 24
+
+// Functions reads the defined functions of .symtab and .dynsym. A file without both has none: that is no error.
+func (f *File) Functions() (Symbols, error) {
+	var all Symbols
+	for _, kind := range []elf.SectionType{elf.SHT_SYMTAB, elf.SHT_DYNSYM} {
+		s := f.elf.SectionByType(kind)
+		if s == nil {
+			continue
+		}
+		if s.Size/symbolLen > maxSymbols {
+			return nil, fmt.Errorf("read symbols: %w: %d", ErrTooLarge, s.Size/symbolLen)
+		}
+		if int(s.Link) >= len(f.elf.Sections) || f.elf.Sections[s.Link].Type != elf.SHT_STRTAB {
+			return nil, fmt.Errorf("read symbols: %w: no names", ErrUnsupported)
+		}
+		table, err := f.data(s)
+		if err != nil {
+			return nil, fmt.Errorf("read symbols: %w", err)
+		}
+		names, err := f.data(f.elf.Sections[s.Link])
+		if err != nil {
+			return nil, fmt.Errorf("read names of symbols: %w", err)
+		}
+		all = appendFunctions(all, table, string(names))
+	}
+	slices.SortStableFunc(all, func(a, b Symbol) int {
+		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(b.Size, a.Size))
+	})
+	// The dynamic table repeats what the static one has.
+	return slices.CompactFunc(all, func(a, b Symbol) bool { return a.Address == b.Address && a.Name == b.Name }), nil
+}
+
+// appendFunctions reads a table of Elf64_Sym: st_name u32, st_info u8, st_other u8, st_shndx u16, st_value u64, st_size u64.
+func appendFunctions(all Symbols, table []byte, names string) Symbols {
+	le := binary.LittleEndian
+	for ; len(table) >= symbolLen; table = table[symbolLen:] {
+		if elf.ST_TYPE(table[4]) != elf.STT_FUNC || elf.SectionIndex(le.Uint16(table[6:])) == elf.SHN_UNDEF {
+			continue
+		}
+		at := le.Uint32(table)
+		if uint64(at) >= uint64(len(names)) {
+			continue
+		}
+		name, _, ok := strings.Cut(names[at:], "\x00")
+		if !ok || name == "" {
+			continue
+		}
+		name, _, _ = strings.Cut(name, "@") // a version of the dynamic table
+		all = append(all, Symbol{Name: name, Address: le.Uint64(table[8:]), Size: le.Uint64(table[16:])})
+	}
+	return all
+}
+
+// At returns the symbols that begin at an address.
+func (s Symbols) At(addr uint64) Symbols {
+	i := sort.Search(len(s), func(i int) bool { return s[i].Address >= addr })
+	j := i
+	for j < len(s) && s[j].Address == addr {
+		j++
+	}
+	return s[i:j]
+}
+
+// End is where the function that begins at addr ends: by its symbol's size, else where the next symbol begins, else 0.
+func (s Symbols) End(addr uint64) uint64 {
+	for _, sym := range s.At(addr) {
+		if sym.Size > 0 {
+			return addr + sym.Size
+		}
+	}
+	i := sort.Search(len(s), func(i int) bool { return s[i].Address > addr })
+	if i < len(s) {
+		return s[i].Address
+	}
+	return 0
+}
