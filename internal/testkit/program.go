@@ -66,6 +66,9 @@ func buildOnce(t testing.TB, name string, key []string, command func(out string)
 		built.dir, built.paths = dir, make(map[string]string)
 	}
 	path := filepath.Join(built.dir, strconv.Itoa(len(built.paths)), name)
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	cmd := command(path)
 	cmd.Dir = Root(t)
 	if out, err := cmd.CombinedOutput(); err != nil {
