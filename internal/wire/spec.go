@@ -52,20 +52,25 @@ func ToSpec(s *probe.Spec) *keyholev1.Spec {
 		Function:  s.Function,
 		Arguments: s.Arguments,
 		Where:     s.Where,
-		Limits: &keyholev1.Limits{
-			Ttl:        durationpb.New(s.Limits.TTL),
-			MaxHits:    s.Limits.MaxHits,
-			Rate:       s.Limits.Rate,
-			Sample:     s.Limits.Sample,
-			MaxBytes:   s.Limits.MaxBytes,
-			ValueBytes: s.Limits.ValueBytes,
-		},
-		Reason: s.Reason,
+		Limits:    ToLimits(s.Limits),
+		Reason:    s.Reason,
 	}
 	for _, r := range s.Redact {
 		m.Redact = append(m.Redact, &keyholev1.Redaction{Path: r.Path, Action: r.Action})
 	}
 	return m
+}
+
+// ToLimits writes the limits of a request.
+func ToLimits(l probe.Limits) *keyholev1.Limits {
+	return &keyholev1.Limits{
+		Ttl:        durationpb.New(l.TTL),
+		MaxHits:    l.MaxHits,
+		Rate:       l.Rate,
+		Sample:     l.Sample,
+		MaxBytes:   l.MaxBytes,
+		ValueBytes: l.ValueBytes,
+	}
 }
 
 // FromSelector reads a selector. The error is a *problem.Error of code INVALID_ARGUMENT.
