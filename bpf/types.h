@@ -88,15 +88,17 @@ struct kh_value {
 	__u32 length;	 /* the value's own length in bytes, saturated (a C string cut at n: n) */
 };
 
-/* Outcomes: hits = the sum of all the others, exactly. */
+/*
+ * What becomes of a hit, which is a run of the program in scope and before the deadline. Each is counted once, by its
+ * outcome: hits are the sum.
+ */
 enum kh_count {
-	KH_HITS = 0,
-	KH_EMITTED = 1,
-	KH_FILTERED = 2,
-	KH_SAMPLED_OUT = 3,
-	KH_THROTTLED = 4,
-	KH_OVER_LIMIT = 5,
-	KH_LOST = 6, /* no room in the ring, or no free scratch slot */
+	KH_EMITTED = 0,
+	KH_FILTERED = 1,
+	KH_SAMPLED_OUT = 2,
+	KH_THROTTLED = 3,
+	KH_OVER_LIMIT = 4,
+	KH_LOST = 5, /* no room in the ring, or no free scratch slot */
 	KH_MAX_COUNTS = 8,
 };
 

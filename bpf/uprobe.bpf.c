@@ -27,12 +27,6 @@ struct {
 	__type(value, struct kh_outcomes);
 } kh_counts SEC(".maps");
 
-/* Atomic although the memory is the CPU's own: a hit may be preempted by another between its load and its store. */
-static __always_inline void kh_count(struct kh_outcomes *counts, enum kh_count what)
-{
-	__sync_fetch_and_add(&counts->n[what & (KH_MAX_COUNTS - 1)], 1);
-}
-
 /*
  * Wakes the reader for the very first record and when a quarter of the ring fills up. Between these it looks by itself
  * every few milliseconds: a wake-up for each record would cost more than all the rest.
@@ -125,6 +119,7 @@ int kh_uprobe(struct pt_regs *ctx)
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct task_struct *task;
 	struct kh_outcomes *counts;
+	enum kh_count outcome;
 	__u32 key = 0;
 
 	if (!kh_before_deadline(now))
@@ -132,10 +127,10 @@ int kh_uprobe(struct pt_regs *ctx)
 	task = bpf_get_current_task_btf();
 	if (!kh_in_scope(task))
 		return 0;
+	outcome = kh_outcome(ctx, now, task);
 	counts = bpf_map_lookup_elem(&kh_counts, &key);
-	if (!counts)
-		return 0;
-	kh_count(counts, KH_HITS);
-	kh_count(counts, kh_outcome(ctx, now, task));
+	/* Atomic although the memory is the CPU's own: another hit may preempt this one between load and store. */
+	if (counts && outcome < KH_MAX_COUNTS)
+		__sync_fetch_and_add(&counts->n[outcome], 1);
 	return 0;
 }

@@ -55,13 +55,12 @@ type UprobeKhConfig struct {
 type UprobeKhCount uint32
 
 const (
-	UprobeKhCountKH_HITS        UprobeKhCount = 0
-	UprobeKhCountKH_EMITTED     UprobeKhCount = 1
-	UprobeKhCountKH_FILTERED    UprobeKhCount = 2
-	UprobeKhCountKH_SAMPLED_OUT UprobeKhCount = 3
-	UprobeKhCountKH_THROTTLED   UprobeKhCount = 4
-	UprobeKhCountKH_OVER_LIMIT  UprobeKhCount = 5
-	UprobeKhCountKH_LOST        UprobeKhCount = 6
+	UprobeKhCountKH_EMITTED     UprobeKhCount = 0
+	UprobeKhCountKH_FILTERED    UprobeKhCount = 1
+	UprobeKhCountKH_SAMPLED_OUT UprobeKhCount = 2
+	UprobeKhCountKH_THROTTLED   UprobeKhCount = 3
+	UprobeKhCountKH_OVER_LIMIT  UprobeKhCount = 4
+	UprobeKhCountKH_LOST        UprobeKhCount = 5
 	UprobeKhCountKH_MAX_COUNTS  UprobeKhCount = 8
 )
 

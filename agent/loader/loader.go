@@ -84,6 +84,16 @@ func Load(p *plan.Plan, o Options) (*Program, error) {
 // Close closes this process's descriptors of the program and its maps. An attachment keeps what it needs alive.
 func (l *Program) Close() error { return l.objects.Close() }
 
+// Stats is how often the program ran and how long it took in all, without the trap that leads to it. The kernel counts
+// while kernel.bpf_stats_enabled is set.
+func (l *Program) Stats() (runs uint64, took time.Duration, err error) {
+	stats, err := l.objects.KhUprobe.Stats()
+	if err != nil {
+		return 0, 0, fmt.Errorf("program's statistics: %w", err)
+	}
+	return stats.RunCount, stats.Runtime, nil
+}
+
 // objects are what is loaded, without the variables, which the library would map into this process.
 type objects struct {
 	bpf.UprobePrograms

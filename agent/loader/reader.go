@@ -34,6 +34,9 @@ type Reader struct {
 
 // OpenReader takes over the files, also when it fails.
 func OpenReader(f *Files) (_ *Reader, err error) {
+	if f.Ring == nil || f.Counts == nil || f.Control == nil || f.Link == nil {
+		return nil, errors.Join(errors.New("open reader: a file is missing"), f.Close())
+	}
 	r := &Reader{link: f.Link}
 	f.Link = nil
 	defer func() {
@@ -61,7 +64,8 @@ func takeMap(file **os.File, want ebpf.MapType) (*ebpf.Map, error) {
 	f := *file
 	*file = nil
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err := errors.Join(err, f.Close()); err != nil {
+	f.Close()
+	if err != nil {
 		return nil, fmt.Errorf("take over %s: %w", f.Name(), err)
 	}
 	m, err := ebpf.NewMapFromFD(fd) // closes fd if it fails
@@ -103,27 +107,28 @@ func (r *Reader) SetDeadline(bootNs uint64) error {
 	return nil
 }
 
-// Counts sums up the hits by outcome. They are final after Detach; before, hits that are under way may be counted as
-// hits and not yet by their outcome.
+// Counts sums up the hits by outcome. They are final after Detach.
 func (r *Reader) Counts() (event.Counts, error) {
 	var cpus []bpf.UprobeKhOutcomes
 	if err := r.counts.Lookup(uint32(0), &cpus); err != nil {
 		return event.Counts{}, fmt.Errorf("read counts: %w", err)
 	}
-	var sum bpf.UprobeKhOutcomes
+	var n bpf.UprobeKhOutcomes
+	var hits uint64
 	for i := range cpus {
-		for j, n := range cpus[i].N {
-			sum.N[j] += n
+		for outcome, count := range cpus[i].N {
+			n.N[outcome] += count
+			hits += count
 		}
 	}
 	return event.Counts{
-		Hits:       sum.N[bpf.UprobeKhCountKH_HITS],
-		Emitted:    sum.N[bpf.UprobeKhCountKH_EMITTED],
-		Filtered:   sum.N[bpf.UprobeKhCountKH_FILTERED],
-		SampledOut: sum.N[bpf.UprobeKhCountKH_SAMPLED_OUT],
-		Throttled:  sum.N[bpf.UprobeKhCountKH_THROTTLED],
-		OverLimit:  sum.N[bpf.UprobeKhCountKH_OVER_LIMIT],
-		Lost:       sum.N[bpf.UprobeKhCountKH_LOST],
+		Hits:       hits,
+		Emitted:    n.N[bpf.UprobeKhCountKH_EMITTED],
+		Filtered:   n.N[bpf.UprobeKhCountKH_FILTERED],
+		SampledOut: n.N[bpf.UprobeKhCountKH_SAMPLED_OUT],
+		Throttled:  n.N[bpf.UprobeKhCountKH_THROTTLED],
+		OverLimit:  n.N[bpf.UprobeKhCountKH_OVER_LIMIT],
+		Lost:       n.N[bpf.UprobeKhCountKH_LOST],
 		Final:      r.link == nil,
 	}, nil
 }

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
+
+	"github.com/keyhole-dev/keyhole/agent/plan"
+)
+
+// Supported says in one sentence what this process or its kernel lacks to load a probe; nil if nothing. It finds out by
+// loading the real object, with an empty plan, and only then looks for the reason: what a version number promises and
+// what a load answers differ.
+func Supported() error {
+	nothing := &plan.Plan{}
+	nothing.Identity.PID = os.Getpid()
+	loaded, err := load(nothing, Options{LatestDeadlineNs: 1, RingBytes: os.Getpagesize()})
+	if err == nil {
+		return loaded.Close()
+	}
+	if reason := lacking(); reason != "" {
+		return fmt.Errorf("no probe can be loaded here: %s", reason)
+	}
+	return fmt.Errorf("no probe can be loaded here: %w", err)
+}
+
+// lacking names the first thing that is missing, in the order in which a load needs them.
+func lacking() string {
+	var status unix.CapUserHeader
+	status.Version = unix.LINUX_CAPABILITY_VERSION_3
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&status, &caps[0]); err == nil {
+		has := func(c uint) bool { return caps[c/32].Effective>>(c%32)&1 == 1 }
+		if !has(unix.CAP_SYS_ADMIN) && !(has(unix.CAP_BPF) && has(unix.CAP_PERFMON)) {
+			return "this process has not the capabilities BPF and PERFMON; run it as root or give it these two"
+		}
+	}
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); errors.Is(err, os.ErrNotExist) {
+		return "the kernel does not describe its types (/sys/kernel/btf/vmlinux; it is built with CONFIG_DEBUG_INFO_BTF)"
+	}
+	for _, f := range []struct {
+		probe func() error
+		what  string
+	}{
+		{func() error { return features.HaveMapType(ebpf.RingBuf) }, "the kernel has no eBPF ring buffer (Linux 5.8)"},
+		{features.HaveBPFLinkUprobeMulti, "the kernel has no uprobe_multi links (Linux 6.6)"},
+	} {
+		if errors.Is(f.probe(), ebpf.ErrNotSupported) {
+			return f.what
+		}
+	}
+	return ""
+}
