@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	key    = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	public = key.Public().(ed25519.PublicKey)
+)
+
+func record(kind Kind, session string) Record {
+	return Record{
+		Kind: kind, Time: time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600)), SessionID: session, Node: "n1",
+		Actor: "spiffe://keyhole.dev/user/<dev>", Details: map[string]string{"reason": "a & b", "plan": "sha256:1"},
+	}
+}
+
+func TestRecordHasOneForm(t *testing.T) {
+	r := record(Granted, "s-1")
+	data, err := r.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !got.Time.Equal(r.Time) || got.Details["reason"] != "a & b" || got.Actor != r.Actor {
+		t.Errorf("got %+v, want %+v", got, r)
+	}
+	for name, other := range map[string]string{
+		"space":         strings.Replace(string(data), ",", ", ", 1),
+		"other order":   `{"time":"2026-01-02T02:04:05.000000006Z","kind":"granted"}`,
+		"unknown field": `{"kind":"granted","time":"2026-01-02T02:04:05Z","extra":1}`,
+		"twice":         string(data) + string(data),
+		"other zone":    `{"kind":"granted","time":"2026-01-02T03:04:05+01:00"}`,
+		"same key":      `{"kind":"granted","kind":"granted","time":"2026-01-02T02:04:05Z"}`,
+		"no kind":       `{"kind":"","time":"2026-01-02T02:04:05Z"}`,
+		"nothing":       ``,
+	} {
+		if _, err := Parse([]byte(other)); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	r.Details["long"] = strings.Repeat("x", MaxRecord)
+	if _, err := r.Marshal(); err == nil {
+		t.Error("a record beyond the bound is written")
+	}
+}
+
+func TestChain(t *testing.T) {
+	var records [][]byte
+	head := Head{}
+	for _, kind := range []Kind{AboutToAttach, Attached, Detached} {
+		var data []byte
+		var err error
+		if data, head, err = head.Extend(record(kind, "s-1"), key); err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, data)
+	}
+	at := Head{}
+	for _, data := range records {
+		var err error
+		if _, at, err = at.Follow(data, public, "n1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if at.Sequence != 3 || !bytes.Equal(at.Hash, head.Hash) {
+		t.Errorf("ends at %+v, want %+v", at, head)
+	}
+	one, first, err := Head{}.Follow(records[0], public, "n1")
+	if err != nil || one.Kind != AboutToAttach {
+		t.Fatal(one, err)
+	}
+	for name, test := range map[string]struct {
+		data []byte
+		key  ed25519.PublicKey
+		node string
+	}{
+		"a record left out":   {records[2], public, "n1"},
+		"the same again":      {records[0], public, "n1"},
+		"another node":        {records[1], public, "n2"},
+		"another key":         {records[1], ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32)).Public().(ed25519.PublicKey), "n1"},
+		"no key":              {records[1], nil, "n1"},
+		"another text":        {bytes.Replace(records[1], []byte("sha256:1"), []byte("sha256:2"), 1), public, "n1"},
+		"no signature at all": {unsigned(t, first), public, "n1"},
+	} {
+		if _, _, err := first.Follow(test.data, test.key, test.node); err == nil {
+			t.Errorf("%s: it is taken", name)
+		}
+	}
+}
+
+func unsigned(t *testing.T, h Head) []byte {
+	r := record(Attached, "s-1")
+	r.Chain = &Link{Sequence: h.Sequence + 1, Previous: h.Hash}
+	data, err := r.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestStory(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		kinds []Kind
+		wrong string // in the only finding; empty: sound
+		open  int
+	}{
+		{"whole", []Kind{Requested, Granted, AboutToAttach, Attached, Detached}, "", 0},
+		{"running", []Kind{Requested, Granted, AboutToAttach, Attached}, "", 1},
+		{"refused by the node", []Kind{Requested, Granted, Refused}, "", 0},
+		{"attach failed", []Kind{Requested, Granted, AboutToAttach, Detached}, "", 0},
+		{"no grant", []Kind{Requested, AboutToAttach, Detached}, "without a grant", 0},
+		{"no record before", []Kind{Requested, Granted, Attached}, "without a record before", 0},
+		{"twice", []Kind{Granted, AboutToAttach, Detached, Detached}, "detached twice", 0},
+		{"granted twice", []Kind{Granted, Granted}, "granted twice", 0},
+	} {
+		var s Story
+		for i, kind := range test.kinds {
+			r := record(kind, "s-1")
+			data, err := r.Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Add(uint64(i), data)
+		}
+		findings := strings.Join(s.Findings(), "; ")
+		if (findings == "") != (test.wrong == "") || !strings.Contains(findings, test.wrong) || s.Open() != test.open {
+			t.Errorf("%s: findings %q, %d open", test.name, findings, s.Open())
+		}
+	}
+	var s Story
+	s.Add(0, []byte("not a record"))
+	if len(s.Findings()) != 1 || s.Records() != 1 {
+		t.Errorf("a leaf that is no record: %v", s.Findings())
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	r := record(Granted, "s-1")
+	data, err := r.Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	chained, _, err := Head{}.Extend(r, key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add(chained)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := Parse(data)
+		if err != nil {
+			return
+		}
+		again, err := r.Marshal()
+		if err != nil || !bytes.Equal(again, data) {
+			t.Errorf("%q is taken, and written as %q (%v)", data, again, err)
+		}
+	})
+}
