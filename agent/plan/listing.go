@@ -14,13 +14,14 @@ import (
 // by which rule, then the values that no op reads.
 //
 //	main.(*Cart).Checkout  at 0x49f8af (after the stack check)
-//	 0  s0 = rsi
-//	 1  only if s0 > 10 (signed, 8 bytes)                qty > 10     default/scalar
-//	    -- limits: 50/s, 8388608 bytes --
-//	 2  s1 = *(rbx+0x8)
-//	 3  emit ≤256 bytes of [s1, len s2] as suffix:4      card         payments/card
-//	    not read: drop                                   c.password   names/secret
-//	    a record has at most 352 bytes
+//	   0  s0 = r8
+//	   1  only if s0 > 10 (signed, 8 bytes)            qty > 10     default/scalar
+//	      -- at most 50/s, 8388608 bytes --
+//	   2  s1 = rdi
+//	   3  s2 = rsi
+//	   4  emit ≤256 bytes of [s1, len s2] as suffix:4   card         payments/card
+//	      not read: redacted                            c.password   names/secret
+//	      a record has at most 352 bytes
 func (p *Plan) Listing() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s", p.Function)
@@ -36,21 +37,24 @@ func (p *Plan) Listing() string {
 	}
 	b.WriteByte('\n')
 
-	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 3, ' ', 0)
 	line := func(number, text string, notes ...string) {
-		fmt.Fprintf(w, "%4s  %s", number, text)
-		for _, n := range notes {
-			fmt.Fprintf(w, "\t%s", n)
-		}
-		fmt.Fprintln(w)
+		notes = append(notes, "", "")[:2] // every line has all columns, so that they are as wide from top to bottom
+		fmt.Fprintf(w, "%4s  %s\t%s\t%s\n", number, text, notes[0], notes[1])
 	}
 	l := lister{plan: p}
-	for i, op := range p.Ops {
-		if i == p.IfEnd && i > 0 {
-			line("", "-- "+p.Limits.String()+" --")
+	if p.Limits.Sample > 1 {
+		line("", fmt.Sprintf("-- 1 hit of %d --", p.Limits.Sample))
+	}
+	for i := range len(p.Ops) + 1 {
+		if i == p.IfEnd {
+			line("", "-- "+p.Limits.admits()+" --")
 		}
-		text, notes := l.op(op)
-		line(strconv.Itoa(i), text, notes...)
+		if i < len(p.Ops) {
+			text, notes := l.op(p.Ops[i])
+			line(strconv.Itoa(i), text, notes...)
+		}
 	}
 	for i := range p.Fields {
 		switch f := &p.Fields[i]; {
@@ -65,20 +69,19 @@ func (p *Plan) Listing() string {
 	if err := w.Flush(); err != nil {
 		panic("plan: a strings.Builder takes everything: " + err.Error())
 	}
+	for row := range strings.Lines(table.String()) {
+		b.WriteString(strings.TrimRight(row, " \n") + "\n")
+	}
 	return b.String()
 }
 
-// String says what bounds the events, in the order in which it is looked at.
-func (l Limits) String() string {
-	var parts []string
+// admits says what a hit that the conditions let through is held against.
+func (l *Limits) admits() string {
+	text := fmt.Sprintf("at most %d/s, %d bytes", l.Rate, l.MaxBytes)
 	if l.MaxHits > 0 {
-		parts = append(parts, fmt.Sprintf("at most %d events", l.MaxHits))
+		text += fmt.Sprintf(", %d events", l.MaxHits)
 	}
-	parts = append(parts, fmt.Sprintf("%d/s", l.Rate), fmt.Sprintf("%d bytes", l.MaxBytes))
-	if l.Sample > 1 {
-		parts = append([]string{fmt.Sprintf("1 hit of %d", l.Sample)}, parts...)
-	}
-	return strings.Join(parts, ", ")
+	return text
 }
 
 // lister walks the ops and knows which condition or field each one is for.

@@ -81,6 +81,7 @@ var stages = map[string][]string{
 	"agent/session":         {},
 	"agent/resolve":         {},
 	"agent/plan":            {"bpf"},
+	"agent/plan/plantest":   {"agent/plan"},
 	"agent/loader":          {"agent/plan", "bpf"},
 	"agent/decode":          {"agent/plan"},
 	"agent/export":          {"telemetry"},

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plantest
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/probe"
+	"github.com/keyhole-dev/keyhole/internal/redact"
+	"github.com/keyhole-dev/keyhole/internal/target"
+)
+
+// A Request is all that a plan is compiled from.
+type Request struct {
+	Spec   *probe.Spec
+	Target *target.Target
+	Rules  *redact.Ruleset
+}
+
+// Draw makes a valid request: values of every kind at places that share their ways, under rules with every action, with
+// conditions on some of the values that are kept. Compile accepts it, unless it is too much for one probe.
+func Draw(t *rapid.T) Request {
+	tgt := &target.Target{
+		Identity: target.Identity{
+			PID: 4711, StartTicks: 1, Comm: "shop", Path: "/srv/shop", BuildID: "abc", Device: 1, Inode: 2, Size: 1 << 20,
+			Language: "go1.26.8", Arch: "amd64",
+		},
+		Function: target.Function{Name: "main.(*Cart).Checkout", Address: 0x1000, Size: 0x100},
+		Sites: []target.Site{{
+			Address: 0x1010, FileOffset: 0x1010, RuntimeAddress: 0x401010, Bytes: []byte{0x55}, Where: "entry",
+		}},
+	}
+	if rapid.Bool().Draw(t, "goroutine") {
+		tgt.GoroutineID = &target.Value{
+			Path: "goid", Names: []string{"goid"}, Kind: target.KindUint, Size: 8,
+			Data: target.Location{Register: 14, Offsets: []int64{152}},
+		}
+	}
+	spec := &probe.Spec{
+		Target: probe.Selector{Kind: probe.SelectPID, PID: 4711}, Function: "Cart.Checkout", Reason: "property test",
+		Limits: probe.Limits{
+			TTL:        time.Duration(rapid.IntRange(1, 600).Draw(t, "ttl")) * time.Second,
+			ValueBytes: uint32(rapid.SampledFrom([]int{0, 1, 7, 8, 16, 256, probe.MaxValueBytes}).Draw(t, "value bytes")),
+			MaxHits:    rapid.Uint64().Draw(t, "max hits"),
+		},
+	}
+	var rules []redact.Rule
+	for i := range rapid.IntRange(0, 10).Draw(t, "values") {
+		v := drawValue(t, i)
+		tgt.Values = append(tgt.Values, v)
+		spec.Arguments = append(spec.Arguments, v.Path)
+		action := drawAction(t)
+		if action.Kind != 0 {
+			rules = append(rules, redact.Rule{ID: fmt.Sprintf("test/%d", i), Match: redact.Match{Path: v.Path}, Action: action})
+		}
+		if v.Missing == "" && action.Kind == redact.Keep && rapid.IntRange(0, 3).Draw(t, "condition") == 0 {
+			if where := drawCondition(t, &v); where != "" && spec.Where == "" {
+				spec.Where = where
+			}
+		}
+	}
+	ruleset, err := redact.Shipped().WithOwner(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Request{spec, tgt, ruleset}
+}
+
+func drawValue(t *rapid.T, i int) target.Value {
+	kind := rapid.SampledFrom([]target.Kind{
+		target.KindInt, target.KindUint, target.KindBool, target.KindFloat, target.KindPointer, target.KindString, target.KindCString,
+		target.KindBytes, target.KindLength, target.KindStruct,
+	}).Draw(t, "kind")
+	name := fmt.Sprintf("v%d", i)
+	v := target.Value{
+		Path: name, Names: []string{name}, Kind: kind, TypeName: string(kind), Size: 8,
+		Data: drawLocation(t), Length: drawLocation(t),
+	}
+	switch kind {
+	case target.KindInt, target.KindUint:
+		v.Size = rapid.SampledFrom([]int{1, 2, 4, 8}).Draw(t, "size")
+	case target.KindBool:
+		v.Size = 1
+	case target.KindFloat:
+		v.Size = rapid.SampledFrom([]int{4, 8}).Draw(t, "size")
+	case target.KindString, target.KindBytes, target.KindCString:
+		v.Offset = rapid.SampledFrom([]int64{0, 8, 24}).Draw(t, "offset")
+	}
+	if kind == target.KindCString {
+		v.Capacity = rapid.SampledFrom([]int{0, 1, 16, 64}).Draw(t, "capacity")
+	}
+	if len(v.Data.Offsets) == 0 && v.Size < 8 {
+		v.Data.Shift = rapid.IntRange(0, 8-v.Size).Draw(t, "shift")
+		v.Data.Shift = min(v.Data.Shift, 7)
+	}
+	if rapid.IntRange(0, 9).Draw(t, "missing") == 0 {
+		v.Missing, v.Detail = event.OptimizedOut, "nowhere at the attach point"
+		v.Data, v.Length = target.Location{}, target.Location{}
+	}
+	return v
+}
+
+func drawLocation(t *rapid.T) target.Location {
+	return target.Location{
+		Register: rapid.IntRange(0, 3).Draw(t, "register"),
+		Offsets:  rapid.SliceOfN(rapid.SampledFrom([]int64{0, 8, 16, 24, -8}), 0, 3).Draw(t, "offsets"),
+	}
+}
+
+func drawAction(t *rapid.T) redact.Action {
+	kind := redact.Kind(rapid.IntRange(0, int(redact.Drop)).Draw(t, "action"))
+	if rapid.IntRange(0, 1).Draw(t, "keep") == 0 {
+		kind = redact.Keep
+	}
+	a := redact.Action{Kind: kind}
+	if kind == redact.Prefix || kind == redact.Suffix {
+		a.N = rapid.IntRange(1, 12).Draw(t, "part")
+	}
+	return a
+}
+
+func drawCondition(t *rapid.T, v *target.Value) string {
+	switch v.Kind {
+	case target.KindInt, target.KindUint, target.KindLength:
+		op := rapid.SampledFrom([]string{"==", "!=", "<", "<=", ">", ">="}).Draw(t, "op")
+		return fmt.Sprintf("%s %s %d", v.Path, op, rapid.IntRange(0, 100).Draw(t, "literal"))
+	case target.KindString, target.KindBytes:
+		op := rapid.SampledFrom([]string{"==", "!="}).Draw(t, "op")
+		return fmt.Sprintf("%s %s %q", v.Path, op, rapid.StringMatching(`[a-z]{0,12}`).Draw(t, "literal"))
+	default:
+		return ""
+	}
+}
+
+// Addresses of the two regions of a drawn memory.
+const (
+	heap  = 0xc000000000
+	stack = 0x7ffd00000000
+)
+
+// DrawHit makes what a hit may find: registers and memory full of pointers, nil pointers, lengths, text and garbage.
+func DrawHit(t *rapid.T) *Hit {
+	word := rapid.OneOf(
+		rapid.Just(uint64(0)),
+		rapid.Uint64Range(heap, heap+480),
+		rapid.Uint64Range(stack, stack+480),
+		rapid.Uint64Range(0, 300),
+		rapid.Uint64(),
+		rapid.SampledFrom([]uint64{0x6f72656d73657461, 0x00676e6974736574}), // text, the second with a NUL
+	)
+	region := func(label string) []byte {
+		var b []byte
+		for _, w := range rapid.SliceOfN(word, 8, 64).Draw(t, label) {
+			b = binary.LittleEndian.AppendUint64(b, w)
+		}
+		return b
+	}
+	hit := &Hit{
+		Memory: Memory{heap: region("heap"), stack: region("stack")},
+		Key:    [2]uint64{rapid.Uint64().Draw(t, "key"), 7},
+		TimeNs: rapid.Uint64().Draw(t, "time"),
+		PID:    4711, TID: 4712, Comm: "shop",
+	}
+	for i := range hit.Registers {
+		hit.Registers[i] = word.Draw(t, "register")
+	}
+	return hit
+}
