@@ -20,6 +20,8 @@ typedef signed long long __s64;
 #define __uint(name, value) int (*name)[value]
 #define __type(name, value) typeof(value) *name
 #define __unroll_not _Pragma("clang loop unroll(disable)")
+/* Keeps clang from computing with another copy of a variable than the one that was compared with a bound. */
+#define kh_opaque(variable) __asm__ volatile("" : "+r"(variable))
 
 /* Helpers, by their numbers in the kernel's ABI (include/uapi/linux/bpf.h). */
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;

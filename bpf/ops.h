@@ -71,24 +71,33 @@ static __always_inline enum kh_reason kh_read_cstr(void *to, __u32 cap, const st
 	return KH_OK;
 }
 
+/* What remains of a word of which only the first n bytes, 1 to 7, count. */
+static __always_inline __u64 kh_first(__u64 word, __u32 n)
+{
+	return word & (~0ULL >> (64 - 8 * n));
+}
+
 /*
- * Do the first n bytes of in equal those of the pool from offset? Words, and a mask for the last of them. Global for
- * the same reason as kh_siphash.
+ * Do the first n bytes of in equal those of the pool from offset? Word by word, the last bytes apart: a mask that is
+ * chosen inside of the loop doubles what the verifier keeps apart with each turn. Global for the same reason as kh_siphash.
  */
 __noinline int kh_equal(const struct kh_input *in, __u32 offset, __u32 n)
 {
-	if (!in || n > KH_POOL_BYTES || offset > KH_POOL_BYTES)
+	__u32 i, at = offset;
+
+	if (!in || n > KH_POOL_BYTES)
 		return 0;
 	__unroll_not
-	for (__u32 i = 0; i < n; i += 8) {
-		__u64 mask = n - i < 8 ? ~0ULL >> (64 - 8 * (n - i)) : ~0ULL;
-
-		if (offset + i > KH_POOL_BYTES)
-			return 0;
-		if ((*(const __u64 *)(in->bytes + i) ^ *(const volatile __u64 *)(pool + offset + i)) & mask)
+	for (i = 0; i + 8 <= n; i += 8, at += 8) {
+		kh_opaque(at);
+		if (at > KH_POOL_BYTES || *(const __u64 *)(in->bytes + i) != *(const volatile __u64 *)(pool + at))
 			return 0;
 	}
-	return 1;
+	if (!(n & 7))
+		return 1;
+	kh_opaque(at);
+	return at <= KH_POOL_BYTES &&
+	       !kh_first(*(const __u64 *)(in->bytes + i) ^ *(const volatile __u64 *)(pool + at), n & 7);
 }
 
 static __always_inline bool kh_compare_int(__u64 a, __u8 width, __u32 how, __u64 b)
@@ -276,17 +285,21 @@ static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, s
  */
 __noinline int kh_copy(struct kh_slot *s, __u32 to, __u32 from, __u32 n)
 {
-	if (!s || n > KH_MAX_VALUE || from > KH_MAX_VALUE)
+	__u32 i, at = from;
+
+	if (!s || n > KH_MAX_VALUE || to > KH_MAX_OUT - KH_MAX_VALUE)
 		return 0;
 	__unroll_not
-	for (__u32 i = 0; i < n; i += 8) {
-		__u64 mask = n - i < 8 ? ~0ULL >> (64 - 8 * (n - i)) : ~0ULL;
-
-		if (from + i > KH_MAX_VALUE || to + i > KH_MAX_OUT)
+	for (i = 0; i + 8 <= n; i += 8, at += 8) {
+		kh_opaque(at);
+		if (at > KH_MAX_VALUE)
 			return 0;
-		*(__u64 *)(s->out + to + i) = *(const __u64 *)(s->in.bytes + from + i) & mask;
+		*(__u64 *)(s->out + to + i) = *(const __u64 *)(s->in.bytes + at);
 	}
-	return 1;
+	kh_opaque(at);
+	if (n & 7 && at <= KH_MAX_VALUE)
+		*(__u64 *)(s->out + to + i) = kh_first(*(const __u64 *)(s->in.bytes + at), n & 7);
+	return 0;
 }
 
 /* A string's length is known only when it was read: to the output part if all of it may leave, else to the input part. */

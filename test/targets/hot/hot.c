@@ -157,7 +157,7 @@ static long command(char *line)
 		sum = hot_pair(n, p, n) + hot_text(p);
 		free(p);
 	} else if (!strcmp(name, "odd")) {
-		sum = hot_pair(0, "short", strtoul(a, NULL, 0));
+		sum = hot_pair(0, "short", strtoul(a, NULL, 0)) != 0;
 	} else if (!strcmp(name, "threads") && b) {
 		struct work w[64];
 
