@@ -280,6 +280,18 @@ func one(v *target.Value, c probe.Condition, hit *plantest.Hit) bool {
 			probe.GreaterOrEqual: a >= b,
 		}[c.Op]
 	}
+	if c.Literal.Kind == probe.Boolean {
+		word, missing := follow(&v.Data, v.Size, hit)
+		return missing == "" && (word&0xff != 0) == (c.Literal.True == (c.Op == probe.Equal))
+	}
+	if v.Kind == target.KindCString {
+		address, missing := follow(&v.Data, 8, hit)
+		if missing != "" || address == 0 {
+			return false
+		}
+		b, ok := hit.Memory.ReadString(len(c.Literal.Text)+2, address+uint64(v.Offset))
+		return ok && (string(b) == c.Literal.Text) == (c.Op == probe.Equal)
+	}
 	address, missing := follow(&v.Data, 8, hit)
 	length, missing2 := follow(&v.Length, 8, hit)
 	if missing != "" || missing2 != "" {

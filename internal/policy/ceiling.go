@@ -131,7 +131,7 @@ func Parse(data []byte) (*Ceiling, error) {
 	}
 	c.ForbiddenExecutables = append(c.ForbiddenExecutables, file.Forbid.Executables...)
 	c.ForbiddenFunctions = append(c.ForbiddenFunctions, file.Forbid.Functions...)
-	rules, err := redact.RulesFromYAML(file.Rules)
+	rules, err := redact.RulesFromYAML(file.Rules, "node")
 	if err != nil {
 		return nil, fmt.Errorf("rules: %w", err)
 	}

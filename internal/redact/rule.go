@@ -62,15 +62,16 @@ func ParseRules(data []byte) ([]Rule, error) {
 	if file.Version != 1 {
 		return nil, fmt.Errorf("redaction rules: version is %d; this program reads version 1", file.Version)
 	}
-	rules, err := RulesFromYAML(file.Rules)
+	rules, err := RulesFromYAML(file.Rules, "owner")
 	if err != nil {
 		return nil, fmt.Errorf("redaction rules: %w", err)
 	}
 	return rules, nil
 }
 
-// RulesFromYAML reads the entries of a list of rules, for files that hold one among other things.
-func RulesFromYAML(nodes []yaml.Node) ([]Rule, error) {
+// RulesFromYAML reads the entries of a list of rules, for files that hold one among other things. The IDs of rules without one
+// begin with whose they are.
+func RulesFromYAML(nodes []yaml.Node, whose string) ([]Rule, error) {
 	rules := make([]Rule, 0, len(nodes))
 	for i := range nodes {
 		rule, err := ruleFromYAML(&nodes[i])
@@ -78,7 +79,7 @@ func RulesFromYAML(nodes []yaml.Node) ([]Rule, error) {
 			return nil, fmt.Errorf("line %d: %w", nodes[i].Line, err)
 		}
 		if rule.ID == "" {
-			rule.ID = fmt.Sprintf("owner/%d", i+1)
+			rule.ID = fmt.Sprintf("%s/%d", whose, i+1)
 		}
 		rules = append(rules, rule)
 	}

@@ -18,8 +18,11 @@ import (
 // MaxBytes is the longest file that is read. Files that people write are far shorter.
 const MaxBytes = 1 << 20
 
-// unknownKey is how the library says that a key has no place in a Go type, which the writer of the file does not know.
-var unknownKey = regexp.MustCompile(`field (.*) not found in type \S+`)
+// How the library speaks of a Go type, of which the writer of the file knows nothing.
+var (
+	unknownKey = regexp.MustCompile(`field (.*) not found in type \S+`)
+	wrongKind  = regexp.MustCompile(`cannot unmarshal !!(\w+)(.*) into \S+`)
+)
 
 // Unmarshal reads data into v, a pointer to a struct with yaml tags. An empty file is refused.
 func Unmarshal(data []byte, v any) error {
@@ -43,7 +46,8 @@ func explain(err error) error {
 	}
 	if wrong, ok := errors.AsType[*yaml.TypeError](err); ok {
 		for i, text := range wrong.Errors {
-			wrong.Errors[i] = unknownKey.ReplaceAllString(text, `unknown key "$1"`)
+			text = unknownKey.ReplaceAllString(text, `unknown key "$1"`)
+			wrong.Errors[i] = wrongKind.ReplaceAllString(text, "a $1$2 has no place here")
 		}
 		return errors.New(strings.Join(wrong.Errors, "; "))
 	}

@@ -15,6 +15,8 @@ type Target struct {
 	Values []Value `json:"values"`
 	// GoroutineID says where the goroutine's number is; nil for programs that are not Go.
 	GoroutineID *Value `json:"goroutineId,omitempty"`
+	// Notes are for people: what was left out, and why.
+	Notes []string `json:"notes,omitempty"`
 	// OtherProcesses counts the processes that the selector matched beside this one.
 	OtherProcesses int `json:"otherProcesses,omitempty"`
 }

@@ -129,9 +129,15 @@ func drawCondition(t *rapid.T, v *target.Value) string {
 	case target.KindInt, target.KindUint, target.KindLength:
 		op := rapid.SampledFrom([]string{"==", "!=", "<", "<=", ">", ">="}).Draw(t, "op")
 		return fmt.Sprintf("%s %s %d", v.Path, op, rapid.IntRange(0, 100).Draw(t, "literal"))
-	case target.KindString, target.KindBytes:
-		op := rapid.SampledFrom([]string{"==", "!="}).Draw(t, "op")
-		return fmt.Sprintf("%s %s %q", v.Path, op, rapid.StringMatching(`[a-z]{0,12}`).Draw(t, "literal"))
+	case target.KindBool:
+		return fmt.Sprintf("%s %s %v", v.Path, rapid.SampledFrom([]string{"==", "!="}).Draw(t, "op"), rapid.Bool().Draw(t, "literal"))
+	case target.KindString, target.KindBytes, target.KindCString:
+		// Some are what the drawn memories hold.
+		literal := rapid.OneOf(rapid.Just("testing"), rapid.Just(""), rapid.StringMatching(`[a-z]{0,12}`)).Draw(t, "literal")
+		if v.Capacity > 0 {
+			literal = literal[:min(len(literal), v.Capacity-1)]
+		}
+		return fmt.Sprintf("%s %s %q", v.Path, rapid.SampledFrom([]string{"==", "!="}).Draw(t, "op"), literal)
 	default:
 		return ""
 	}
