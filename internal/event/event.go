@@ -65,6 +65,7 @@ const (
 	OptimizedOut = "optimized out" // the compiler keeps it nowhere at the attach point
 	FloatReg     = "float register"
 	Unsupported  = "unsupported type"
+	NoDebugInfo  = "no debug information"
 	Redacted     = "redacted" // dropped: no op read it
 	TooDeep      = "too deep"
 	Malformed    = "malformed record"
@@ -82,6 +83,7 @@ const (
 	EndDeadline       = "deadline"
 	EndStopped        = "stopped"
 	EndMaxHits        = "max_hits"
+	EndMaxBytes       = "max_bytes"
 	EndTargetGone     = "target_gone"
 	EndTargetReplaced = "target_replaced"
 	EndHolderLost     = "holder_lost"
