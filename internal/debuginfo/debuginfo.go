@@ -39,7 +39,6 @@ const (
 
 // Data is the debug information of one executable. Its methods are not safe for concurrent use.
 type Data struct {
-	file     *objfile.File
 	dwarf    *dwarf.Data
 	info     []byte
 	versions map[dwarf.Offset]uint8 // of compile units, by the offset of their first entry
@@ -49,7 +48,6 @@ type Data struct {
 	addr     *godwarf.DebugAddrSection
 	units    map[dwarf.Offset]*unit
 	types    map[dwarf.Offset]*Type
-	frames   []frame.FrameDescriptionEntries // nil until first asked for
 }
 
 // Load reads the DWARF sections of a file. The error is ErrNone if there are none.
@@ -91,7 +89,7 @@ func Load(f *objfile.File) (*Data, error) {
 		return nil, first
 	}
 	d := &Data{
-		file: f, info: sections[".debug_info"], lists: sections[".debug_loclists"],
+		info: sections[".debug_info"], lists: sections[".debug_loclists"],
 		units: make(map[dwarf.Offset]*unit), types: make(map[dwarf.Offset]*Type),
 	}
 	err := objfile.Barrier("read debug information", func() error { return d.parse(sections) })
@@ -191,19 +189,6 @@ func (d *Data) fileName(u *unit, n int64) string {
 	return u.files[n].Name
 }
 
-// CFA says what the canonical frame address is at an instruction: a register (DWARF number) plus an offset. ok is false
-// where no frame information covers the address or it says it in a way that is not such a sum.
-func (d *Data) CFA(pc uint64) (register int, offset int64, ok bool) {
-	return cfa(d.loadFrames(), pc)
-}
-
-func (d *Data) loadFrames() []frame.FrameDescriptionEntries {
-	if d.frames == nil {
-		d.frames = ReadFrames(d.file)
-	}
-	return d.frames
-}
-
 // Frames is the frame information of an executable; a stripped C program has it too.
 type Frames []frame.FrameDescriptionEntries
 
@@ -230,11 +215,10 @@ func ReadFrames(f *objfile.File) Frames {
 	return frames
 }
 
-// CFA is Data.CFA for frames that were read without DWARF.
-func (f Frames) CFA(pc uint64) (register int, offset int64, ok bool) { return cfa(f, pc) }
-
-func cfa(frames []frame.FrameDescriptionEntries, pc uint64) (register int, offset int64, ok bool) {
-	for _, entries := range frames {
+// CFA says what the canonical frame address is at an instruction: a register (DWARF number) plus an offset. ok is false
+// where no frame information covers the address or it says it in a way that is not such a sum.
+func (f Frames) CFA(pc uint64) (register int, offset int64, ok bool) {
+	for _, entries := range f {
 		for _, e := range entries {
 			if !e.Cover(pc) {
 				continue
@@ -242,7 +226,7 @@ func cfa(frames []frame.FrameDescriptionEntries, pc uint64) (register int, offse
 			err := objfile.Barrier("run frame program", func() error {
 				ctx, err := e.EstablishFrame(pc)
 				if err == nil && ctx.CFA.Rule == frame.RuleCFA {
-					register, offset, ok = int(ctx.CFA.Reg), ctx.CFA.Offset, ctx.CFA.Reg < 17
+					register, offset, ok = int(ctx.CFA.Reg), ctx.CFA.Offset, ctx.CFA.Reg <= maxGeneral
 				}
 				return err
 			})

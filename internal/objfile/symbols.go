@@ -5,6 +5,7 @@ package objfile
 import (
 	"cmp"
 	"debug/elf"
+	"debug/gosym"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -48,11 +49,49 @@ func (f *File) Functions() (Symbols, error) {
 		}
 		all = appendFunctions(all, table, string(names))
 	}
-	slices.SortStableFunc(all, func(a, b Symbol) int {
-		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(b.Size, a.Size))
-	})
+	all.Sort()
 	// The dynamic table repeats what the static one has.
 	return slices.CompactFunc(all, func(a, b Symbol) bool { return a.Address == b.Address && a.Name == b.Name }), nil
+}
+
+// Sort puts symbols in the order that the methods of Symbols count on: by address, those with a size first.
+func (s Symbols) Sort() {
+	slices.SortStableFunc(s, func(a, b Symbol) int {
+		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(b.Size, a.Size), cmp.Compare(a.Name, b.Name))
+	})
+}
+
+// GoFunctions reads the table that Go's runtime keeps of its functions; nil if there is none.
+func (f *File) GoFunctions() (Symbols, error) {
+	table, _, err := f.Section(".gopclntab")
+	if err == nil && table == nil {
+		table, _, err = f.Section(".data.rel.ro.gopclntab")
+	}
+	text := f.elf.Section(".text")
+	if err != nil || table == nil || text == nil {
+		return nil, err
+	}
+	var all Symbols
+	err = Barrier("read .gopclntab", func() error {
+		functions, err := gosym.NewTable(nil, gosym.NewLineTable(table, text.Addr))
+		if err != nil {
+			return err
+		}
+		for _, fn := range functions.Funcs {
+			if len(all) == maxSymbols {
+				return fmt.Errorf("%w: more than %d functions", ErrTooLarge, maxSymbols)
+			}
+			if fn.End > fn.Entry {
+				all = append(all, Symbol{Name: fn.Name, Address: fn.Entry, Size: fn.End - fn.Entry})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read .gopclntab: %w", err)
+	}
+	all.Sort()
+	return all, nil
 }
 
 // appendFunctions reads a table of Elf64_Sym: st_name u32, st_info u8, st_other u8, st_shndx u16, st_value u64, st_size u64.
