@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package privsep
+
+import (
+	"errors"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keyhole-dev/keyhole/agent/loader"
+	"github.com/keyhole-dev/keyhole/internal/probe"
+	"github.com/keyhole-dev/keyhole/internal/problem"
+	"github.com/keyhole-dev/keyhole/internal/procfs"
+	"github.com/keyhole-dev/keyhole/internal/target"
+)
+
+// inspectionLifetime is how long an inspector lives at most, and with it what the monitor keeps open for it.
+const inspectionLifetime = 2 * time.Minute
+
+// maxSites bounds what one comparison looks at.
+const maxSites = 64
+
+// maxSiteBytes is the longest instruction of any architecture (x86).
+const maxSiteBytes = 15
+
+// handed is what the inspector gets beside the executable.
+type handed struct {
+	Identity target.Identity `json:"identity"`
+	Maps     []byte          `json:"maps"`
+}
+
+// inspect looks a process up and starts an inspector for it. It returns the inspector's socket.
+func (m *monitor) inspect(s probe.Selector) (*inspected, int, error) {
+	if !m.inspecting.take() {
+		return nil, -1, problem.New(problem.ResourceExhausted, "%d processes are being looked at on this node: try again in a moment", maxInspections)
+	}
+	subject, others, err := m.find(s)
+	if err != nil {
+		m.inspecting.free()
+		return nil, -1, err
+	}
+	in, socket, err := m.startInspector(subject)
+	if err != nil {
+		subject.release()
+		m.inspecting.free()
+		return nil, -1, err
+	}
+	in.OtherProcesses = others
+	return in, socket, nil
+}
+
+// find opens the process that a selector names, the one with the lowest number where several match.
+func (m *monitor) find(s probe.Selector) (_ *subject, others int, err error) {
+	switch s.Kind {
+	case probe.SelectPID:
+		subject, err := openSubject(s.PID, m.self)
+		return subject, 0, err
+	case probe.SelectExe:
+		pids, err := procfs.Running("/proc", resolveLinks(s.Path))
+		if err != nil {
+			return nil, 0, err
+		}
+		for i, pid := range pids {
+			subject, err := openSubject(pid, m.self)
+			if p, ok := errors.AsType[*problem.Error](err); ok && p.Code == problem.NotFound {
+				continue // it ended meanwhile
+			}
+			return subject, len(pids) - i - 1, err
+		}
+		return nil, 0, problem.New(problem.NotFound, "no process on this node runs %s", s.Path)
+	default:
+		return nil, 0, problem.New(problem.InvalidArgument, "a target of kind %q", s.Kind)
+	}
+}
+
+// resolveLinks is the path by which the kernel knows an executable that somebody may have named by a link to it.
+func resolveLinks(path string) string {
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		return resolved
+	}
+	return path // deleted, or replaced: processes may still run what was there
+}
+
+// startInspector takes the subject over if it succeeds, and the slot.
+func (m *monitor) startInspector(s *subject) (*inspected, int, error) {
+	maps, err := handOver("keyhole-subject", handed{Identity: s.identity, Maps: s.maps})
+	if err != nil {
+		return nil, -1, err
+	}
+	defer unix.Close(maps)
+	s.maps = nil // it can be large, and is not needed here
+	var out struct {
+		id     uint64
+		socket int
+		err    error
+	}
+	var timer *bootTimer
+	err = control(s.exe, func(exe int) error {
+		out.id, out.socket, out.err = m.spawn(childSpec{
+			by:    m.bare,
+			start: start{name: inspectorName, role: roleInspector, files: []int{maps, exe}, env: inspectorEnvironment},
+			registered: func(id uint64, c *child) {
+				m.inspections[id] = s
+				timer, _ = atBootTime(loader.BootNow()+uint64(inspectionLifetime), func() { _ = c.signal(unix.SIGKILL) })
+			},
+			exited: func(id uint64, _ string) {
+				if timer != nil {
+					timer.stop()
+				}
+				m.mu.Lock()
+				delete(m.inspections, id)
+				m.mu.Unlock()
+				s.release()
+				m.inspecting.free()
+			},
+		})
+		return out.err
+	})
+	if err != nil {
+		return nil, -1, err
+	}
+	return &inspected{ID: out.id, Identity: s.identity}, out.socket, nil
+}
+
+// inspection finds the subject of an inspection that goes on. The caller releases it.
+func (m *monitor) inspection(id uint64) (*subject, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, ok := m.inspections[id]
+	if !ok {
+		return nil, problem.New(problem.FailedPrecondition, "the inspection has ended: after %v, or because its inspector died", inspectionLifetime)
+	}
+	return s.retain(), nil
+}
+
+// compare answers the agent's question whether the sites' memory is what was analysed.
+func (m *monitor) compare(r compareRequest) error {
+	s, err := m.inspection(r.Inspection)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	if err := s.check(); err != nil {
+		return err
+	}
+	m.text.Lock()
+	defer m.text.Unlock()
+	return m.admit(s, r.Sites)
+}
+
+// admit says why a breakpoint at one of the sites would not be safe by what is there now: memory that is not what was
+// analysed, or a breakpoint that is not ours. The lock of text is held.
+func (m *monitor) admit(s *subject, sites []target.Site) error {
+	if len(sites) == 0 || len(sites) > maxSites {
+		return problem.New(problem.InvalidArgument, "%d sites; want 1 to %d", len(sites), maxSites)
+	}
+	for _, site := range sites {
+		if len(site.Bytes) == 0 || len(site.Bytes) > maxSiteBytes {
+			return problem.New(problem.InvalidArgument, "site %#x: an instruction of %d bytes", site.Address, len(site.Bytes))
+		}
+		how, found, err := s.look(site)
+		switch {
+		case err != nil:
+			return problem.New(problem.FailedPrecondition, "site %#x: %v", site.Address, err)
+		case how == siteGone:
+			return problem.New(problem.FailedPrecondition, "target_replaced: process %d has executed another program or ended", s.identity.PID)
+		case how == siteOther:
+			return problem.New(problem.FailedPrecondition,
+				"site %#x: the process's memory holds % x there, the analysed file % x: something has changed the code", site.Address, found, site.Bytes)
+		case how == siteProbed && !m.isOurs(s, site, nil):
+			return problem.New(problem.FailedPrecondition,
+				"site %#x: another tool has a breakpoint there (a debugger, a profiler): end that first, or choose another function", site.Address)
+		}
+	}
+	return nil
+}
+
+// isOurs says whether a holder other than the excepted one has a breakpoint at a site, or is about to. The lock of text is held.
+func (m *monitor) isOurs(s *subject, site target.Site, except *hold) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, h := range m.holds {
+		if h == except || !h.subject.same(s) {
+			continue
+		}
+		for _, own := range h.sites {
+			if own.RuntimeAddress == site.RuntimeAddress {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// check starts a process that tries what the kernel can do, and returns its socket.
+func (m *monitor) check() (int, error) {
+	if !m.holding.take() {
+		return -1, tooManyHolders()
+	}
+	_, socket, err := m.spawn(childSpec{
+		by:         m.bpf,
+		start:      start{name: holderName, role: roleChecker, env: holderEnvironment},
+		registered: func(uint64, *child) {},
+		exited:     func(uint64, string) { m.holding.free() },
+	})
+	if err != nil {
+		m.holding.free()
+	}
+	return socket, err
+}

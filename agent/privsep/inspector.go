@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package privsep
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keyhole-dev/keyhole/agent/resolve"
+	"github.com/keyhole-dev/keyhole/internal/problem"
+	"github.com/keyhole-dev/keyhole/internal/target"
+)
+
+// What an inspector may use. The executable that it reads may be made to cost more.
+const (
+	inspectorCPU    = 10 * time.Second
+	inspectorMemory = 256 << 20
+)
+
+// inspectorEnvironment says nothing of a crash but its first line: the rest is the parser's stack, of interest to whoever
+// made the executable.
+var inspectorEnvironment = []string{"GOTRACEBACK=none", "GOMAXPROCS=2"}
+
+type resolved struct {
+	Problem *problem.Error `json:"problem,omitempty"`
+	Target  *target.Target `json:"target,omitempty"`
+}
+
+type listed struct {
+	Problem *problem.Error   `json:"problem,omitempty"`
+	Listing *resolve.Listing `json:"listing,omitempty"`
+}
+
+// runInspector answers questions about one executable until nobody asks any more.
+func runInspector() error {
+	for fd := firstDescriptor; fd <= firstDescriptor+2; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	if err := confineInspector(); err != nil {
+		return err
+	}
+	runtime.UnlockOSThread()
+	agent := newConn(firstDescriptor, "agent")
+	var h handed
+	if err := takeOver(firstDescriptor+1, &h); err != nil {
+		return err
+	}
+	in := resolve.Input{Exe: os.NewFile(firstDescriptor+2, "executable"), Maps: h.Maps, Identity: h.Identity}
+	for {
+		var q question
+		if _, err := agent.receive(&q); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return fmt.Errorf("hear from agent: %w", err)
+		}
+		if err := agent.send(inspectFor(in, q)); err != nil {
+			return fmt.Errorf("answer agent: %w", err)
+		}
+	}
+}
+
+// inspectFor answers one question. An error becomes part of the answer.
+func inspectFor(in resolve.Input, q question) any {
+	switch {
+	case q.Resolve != nil:
+		t, err := resolve.Resolve(in, q.Resolve)
+		return resolved{Problem: problem.Of(err), Target: t}
+	case q.Functions != nil:
+		l, err := resolve.Functions(in, q.Functions.Pattern, q.Functions.Limit)
+		return listed{Problem: problem.Of(err), Listing: l}
+	default:
+		return resolved{Problem: problem.New(problem.InvalidArgument, "a question that asks for nothing")}
+	}
+}
+
+// confineInspector gives up what is left to a process without capabilities, before a byte of the executable is read.
+func confineInspector() error {
+	if err := requireNoPrivilege(); err != nil {
+		return err
+	}
+	if err := hide(); err != nil {
+		return err
+	}
+	cpu := uint64(inspectorCPU / time.Second)
+	if err := unix.Setrlimit(unix.RLIMIT_CPU, &unix.Rlimit{Cur: cpu, Max: cpu}); err != nil {
+		return fmt.Errorf("limit processor time: %w", err)
+	}
+	if !raceDetector { // which reserves more address space than any limit of use
+		if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: inspectorMemory, Max: inspectorMemory}); err != nil {
+			return fmt.Errorf("limit memory: %w", err)
+		}
+	}
+	debug.SetMemoryLimit(inspectorMemory / 4 * 3) // collect before the limit is met
+	return inspectorPolicy().install()
+}

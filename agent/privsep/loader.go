@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package privsep
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keyhole-dev/keyhole/agent/loader"
+	"github.com/keyhole-dev/keyhole/agent/plan"
+	"github.com/keyhole-dev/keyhole/internal/problem"
+	"github.com/keyhole-dev/keyhole/internal/target"
+)
+
+// handshake is how long a holder waits for the agent's and the monitor's next word.
+const handshake = 10 * time.Second
+
+// A handover is what a loader leaves to the reader that it becomes.
+type handover struct {
+	SessionID string     `json:"sessionId"`
+	Node      string     `json:"node"`
+	Plan      *plan.Plan `json:"plan"`
+	Attached  Attached   `json:"attached"`
+	// Descriptors.
+	Agent, Monitor              int
+	Ring, Counts, Control, Link int
+}
+
+// A holderLoader is a holder before it has given its capabilities up.
+type holderLoader struct {
+	agent, monitor *conn
+	exe            *os.File
+	assignment     assignment
+}
+
+// runLoader loads and attaches what the monitor assigned, then becomes the reader. What is the request's fault is told to
+// the agent.
+func runLoader() error {
+	l := holderLoader{
+		agent:   newConn(firstDescriptor, "agent"),
+		monitor: newConn(firstDescriptor+1, "monitor"),
+		exe:     os.NewFile(firstDescriptor+3, "executable"),
+	}
+	for fd := firstDescriptor; fd <= firstDescriptor+3; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	if err := hide(); err != nil { // the key of the digests passes through here
+		return err
+	}
+	if err := takeOver(firstDescriptor+2, &l.assignment); err != nil {
+		return err
+	}
+	err := l.run()
+	if sendErr := l.agent.send(report{Problem: problem.Of(err)}); sendErr != nil {
+		return errors.Join(err, sendErr)
+	}
+	return nil // the agent knows
+}
+
+// run does not return if it succeeds.
+func (l *holderLoader) run() error {
+	var c command
+	if err := l.agent.receiveWithin(handshake, &c); err != nil {
+		return fmt.Errorf("hear from agent: %w", err)
+	}
+	if c.Hold == nil {
+		return errors.New("hear from agent: its first word names no target")
+	}
+	p, err := l.compile(c.Hold, c.PlanDigest)
+	if err != nil {
+		return err
+	}
+	if err := l.ask(notice{Attaching: c.Hold}); err != nil {
+		return err
+	}
+	program, err := loader.Load(p, loader.Options{
+		LatestDeadlineNs: l.assignment.DeadlineNs,
+		DeadlineNs:       l.assignment.DeadlineNs,
+		RingBytes:        l.assignment.RingBytes,
+	})
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	attachment, err := program.Attach(l.exe)
+	if err != nil {
+		return err
+	}
+	defer attachment.Close()
+	if err := l.ask(notice{Attached: true}); err != nil {
+		return err
+	}
+	return l.becomeReader(p, program, attachment)
+}
+
+// compile makes the plan by itself, from what the monitor has verified and the target, and refuses if it is not the plan on record.
+func (l *holderLoader) compile(t *target.Target, digest string) (*plan.Plan, error) {
+	if err := sameIdentity(t.Identity, l.assignment.Identity); err != nil {
+		return nil, err
+	}
+	for _, site := range t.Sites {
+		if err := l.compareFile(site); err != nil {
+			return nil, err
+		}
+	}
+	p, err := plan.Compile(&l.assignment.Spec, t, l.assignment.Rules)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Verify(); err != nil {
+		return nil, err
+	}
+	if own := p.Digest(); own != digest {
+		return nil, problem.New(problem.FailedPrecondition, "the plan on record is %s, the holder's own %s: nothing is attached", digest, own)
+	}
+	return p, nil
+}
+
+// compareFile compares the open file with the analysis. The monitor does so with the memory.
+func (l *holderLoader) compareFile(site target.Site) error {
+	if len(site.Bytes) == 0 || len(site.Bytes) > maxSiteBytes {
+		return problem.New(problem.InvalidArgument, "site %#x: an instruction of %d bytes", site.Address, len(site.Bytes))
+	}
+	found := make([]byte, len(site.Bytes))
+	if _, err := l.exe.ReadAt(found, int64(site.FileOffset)); err != nil {
+		return problem.New(problem.FailedPrecondition, "site %#x: read the executable at %#x: %v", site.Address, site.FileOffset, err)
+	}
+	if !bytes.Equal(found, site.Bytes) {
+		return problem.New(problem.FailedPrecondition, "site %#x: the executable holds % x, the analysis % x", site.Address, found, site.Bytes)
+	}
+	return nil
+}
+
+// ask gives the monitor a notice and waits until it says to go on.
+func (l *holderLoader) ask(n notice) error {
+	if err := l.monitor.send(n); err != nil {
+		return err
+	}
+	var o order
+	if err := l.monitor.receiveWithin(handshake, &o); err != nil {
+		return fmt.Errorf("hear from monitor: %w", err)
+	}
+	switch {
+	case o.Problem != nil:
+		return o.Problem
+	case !o.Proceed:
+		return fmt.Errorf("hear from monitor: stopped before the attach: %s", o.Stop)
+	}
+	return nil
+}
+
+// becomeReader executes this process anew without any privilege. What is not handed over is closed by the exec: the
+// program, its tables with the key, and the scratch among it.
+func (l *holderLoader) becomeReader(p *plan.Plan, program *loader.Program, attachment *loader.Attachment) error {
+	files, err := attachment.Files()
+	if err != nil {
+		return err
+	}
+	defer files.Close()
+	h := handover{
+		SessionID: l.assignment.SessionID,
+		Node:      l.assignment.Node,
+		Plan:      p,
+		Attached: Attached{
+			Sites:                p.Sites,
+			ProgramDigest:        loader.ProgramDigest(),
+			VerifiedInstructions: int(program.Instructions),
+			Load:                 program.LoadTime,
+			Attach:               attachment.AttachTime,
+			DeadlineNs:           l.assignment.DeadlineNs,
+		},
+		Agent:   int(l.agent.file.Fd()),
+		Monitor: int(l.monitor.file.Fd()),
+		Ring:    int(files.Ring.Fd()),
+		Counts:  int(files.Counts.Fd()),
+		Control: int(files.Control.Fd()),
+		Link:    int(files.Link.Fd()),
+	}
+	handed, err := handOver("keyhole-reader", h)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(handed)
+	return become{
+		name:   holderName,
+		role:   roleReader,
+		files:  []int{handed, h.Agent, h.Monitor, h.Ring, h.Counts, h.Control, h.Link},
+		env:    holderEnvironment,
+		parent: os.Getppid(),
+	}.now()
+}
+
+// checked is what a checker answers.
+type checked struct {
+	Problem *problem.Error `json:"problem,omitempty"`
+}
+
+// runChecker loads the real program for nothing but to see whether the kernel takes it.
+func runChecker() error {
+	unix.CloseOnExec(firstDescriptor)
+	c := newConn(firstDescriptor, "agent")
+	var answer checked
+	if err := loader.Supported(); err != nil {
+		answer.Problem = problem.New(problem.FailedPrecondition, "%v", err)
+	}
+	return c.send(answer)
+}

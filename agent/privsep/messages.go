@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package privsep
+
+import (
+	"time"
+
+	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/probe"
+	"github.com/keyhole-dev/keyhole/internal/problem"
+	"github.com/keyhole-dev/keyhole/internal/target"
+)
+
+// Between monitor and agent. The agent is the one that the network can reach: what it says is checked.
+
+// A hello is the monitor's first frame: what the agent confines itself to.
+type hello struct {
+	StateDir string   `json:"stateDir"`
+	ReadOnly []string `json:"readOnly"`
+}
+
+// A request of the agent. Exactly one of the pointers is set.
+type request struct {
+	ID      uint64          `json:"id"` // the reply repeats it
+	Inspect *probe.Selector `json:"inspect,omitempty"`
+	Compare *compareRequest `json:"compare,omitempty"`
+	Hold    *holdRequest    `json:"hold,omitempty"`
+	Check   bool            `json:"check,omitempty"`
+}
+
+type compareRequest struct {
+	Inspection uint64        `json:"inspection"`
+	Sites      []target.Site `json:"sites"`
+}
+
+type holdRequest struct {
+	Inspection uint64 `json:"inspection"`
+	Envelope   []byte `json:"envelope"`
+}
+
+// A reply of the monitor, or its word that a child has ended.
+type reply struct {
+	ID         uint64         `json:"id,omitempty"`
+	Problem    *problem.Error `json:"problem,omitempty"`
+	Inspection *inspected     `json:"inspection,omitempty"` // with the inspector's socket
+	Held       *held          `json:"held,omitempty"`       // with the holder's socket
+	Checked    bool           `json:"checked,omitempty"`    // with the checker's socket
+	Ended      *ended         `json:"ended,omitempty"`
+}
+
+type inspected struct {
+	ID             uint64          `json:"id"`
+	Identity       target.Identity `json:"identity"` // what the kernel says, not what is in the file
+	OtherProcesses int             `json:"otherProcesses"`
+}
+
+type held struct {
+	ID  uint64 `json:"id"`
+	PID int    `json:"pid"`
+}
+
+type ended struct {
+	Child uint64 `json:"child"`
+	// Cause is why the monitor ended the child; empty if it did not.
+	Cause string `json:"cause,omitempty"`
+	// Status is how the process ended, for people: "exit status 1", "signal: killed".
+	Status string `json:"status"`
+	// TextRestored is set for a holder that had attached.
+	TextRestored bool `json:"textRestored,omitempty"`
+}
+
+// Between agent and inspector.
+
+type question struct {
+	Resolve   *probe.Spec        `json:"resolve,omitempty"`
+	Functions *functionsQuestion `json:"functions,omitempty"`
+}
+
+type functionsQuestion struct {
+	Pattern string `json:"pattern"`
+	Limit   int    `json:"limit"`
+}
+
+// Between agent and holder.
+
+type command struct {
+	Hold *target.Target `json:"hold,omitempty"`
+	// PlanDigest is the digest that the agent put on record for the target in Hold.
+	PlanDigest string `json:"planDigest,omitempty"`
+	// Stop is the cause to end with.
+	Stop string `json:"stop,omitempty"`
+}
+
+type report struct {
+	Problem  *problem.Error `json:"problem,omitempty"`
+	Attached *Attached      `json:"attached,omitempty"`
+	Events   []event.Event  `json:"events,omitempty"`
+	Counts   *event.Counts  `json:"counts,omitempty"`
+	Final    *final         `json:"final,omitempty"`
+}
+
+type final struct {
+	Counts  event.Counts `json:"counts"`
+	EndedBy string       `json:"endedBy"`
+}
+
+// Attached is what a holder says of its attachment.
+type Attached struct {
+	Sites                []target.Site `json:"sites"`
+	ProgramDigest        string        `json:"programDigest"`
+	VerifiedInstructions int           `json:"verifiedInstructions"` // what the kernel's verifier went through
+	Load                 time.Duration `json:"loadNs"`
+	Attach               time.Duration `json:"attachNs"`
+	DeadlineNs           uint64        `json:"deadlineNs"` // CLOCK_BOOTTIME
+}
+
+// Between monitor and holder. A holder has read what the agent sent it: what it says is checked as well.
+
+type order struct {
+	// Proceed answers a notice; Problem instead of it says why not.
+	Proceed bool           `json:"proceed,omitempty"`
+	Problem *problem.Error `json:"problem,omitempty"`
+	Stop    string         `json:"stop,omitempty"`
+}
+
+type notice struct {
+	// Attaching is what the holder is about to attach.
+	Attaching *target.Target `json:"attaching,omitempty"`
+	// Attached says that it is, and Detached that it is not any more.
+	Attached bool `json:"attached,omitempty"`
+	Detached bool `json:"detached,omitempty"`
+}

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package privsep
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keyhole-dev/keyhole/agent/decode"
+	"github.com/keyhole-dev/keyhole/agent/loader"
+	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/problem"
+)
+
+const (
+	// lookInterval is how long a record may wait for a reader that was not woken.
+	lookInterval = 50 * time.Millisecond
+	// countsInterval is how often the agent is told the counts.
+	countsInterval = 250 * time.Millisecond
+	// maxBatch is how many events one frame holds.
+	maxBatch = 256
+	// drainTime is how long an agent that does not read may keep a reader that has detached.
+	drainTime = 5 * time.Second
+)
+
+// holderEnvironment keeps a holder small: it has one thing to do.
+var holderEnvironment = []string{"GOMAXPROCS=2", "GOGC=50"}
+
+// endCause is what the agent may give as a cause: `endedBy` is an open list.
+var endCause = regexp.MustCompile(`^[a-z_]{1,32}$`)
+
+// A reader is the unprivileged part of a holder: it reads records, decodes them and hands events to the agent until
+// the session ends.
+type reader struct {
+	handover
+	agent, monitor *conn
+	records        *loader.Reader
+	decoder        *decode.Decoder
+
+	ending sync.Once
+	ended  chan struct{} // closed when the session's end was decided
+	cause  string        // set before ended is closed
+
+	emitted uint64 // records read
+	told    time.Time
+}
+
+func runReader() error {
+	if err := errors.Join(requireNoPrivilege(), hide()); err != nil {
+		return err
+	}
+	runtime.UnlockOSThread()
+	fd, err := descriptorArgument()
+	if err != nil {
+		return err
+	}
+	r := reader{ended: make(chan struct{})}
+	if err := takeOver(fd, &r.handover); err != nil {
+		return err
+	}
+	if err := r.open(); err != nil {
+		return err
+	}
+	defer r.records.Close()
+	// Before a byte of a record is looked at, but after opening, which reads how many processors there are.
+	if err := readerPolicy().install(); err != nil {
+		return err
+	}
+	return r.run()
+}
+
+func (r *reader) open() error {
+	for _, fd := range []int{r.Agent, r.Monitor, r.Ring, r.Counts, r.Control, r.Link} {
+		unix.CloseOnExec(fd)
+	}
+	r.agent, r.monitor = newConn(r.Agent, "agent"), newConn(r.Monitor, "monitor")
+	file := func(fd int, name string) *os.File { return os.NewFile(uintptr(fd), name) }
+	var err error
+	r.records, err = loader.OpenReader(&loader.Files{
+		Ring:    file(r.Ring, "ring"),
+		Counts:  file(r.Counts, "counts"),
+		Control: file(r.Control, "control"),
+		Link:    file(r.Link, "link"),
+	})
+	if err != nil {
+		return err
+	}
+	r.decoder = decode.New(r.Plan, decode.Meta{SessionID: r.SessionID, ProbeID: r.SessionID, Node: r.Node, Wall: wallTime})
+	return nil
+}
+
+// wallTime is the time of day of a reading of the boot-time clock.
+func wallTime(bootNs uint64) time.Time {
+	return time.Now().Add(-time.Duration(loader.BootNow() - bootNs)).UTC()
+}
+
+// run reads until something ends the session, detaches, and says how it went. An error is told to the agent, and ends
+// the session as well.
+func (r *reader) run() error {
+	if err := r.agent.send(report{Attached: &r.Attached}); err != nil {
+		return fmt.Errorf("tell agent: %w", err)
+	}
+	timer, err := atBootTime(r.Attached.DeadlineNs, func() { r.end(event.EndDeadline) })
+	if err != nil {
+		return err
+	}
+	defer timer.stop()
+	go r.obey()
+	go r.listen()
+	err = r.readUntilEnd()
+	if err != nil {
+		r.end(event.EndHolderLost)
+	}
+	if err := errors.Join(err, r.records.Detach()); err != nil {
+		r.tell(report{Problem: problem.Of(err)})
+		return err
+	}
+	if err := r.monitor.send(notice{Detached: true}); err != nil {
+		return fmt.Errorf("tell monitor: %w", err)
+	}
+	return r.finish()
+}
+
+func (r *reader) readUntilEnd() error {
+	for !r.isEnded() {
+		if _, err := r.forward(time.Now().Add(lookInterval)); err != nil {
+			return err
+		}
+		if now := time.Now(); now.Sub(r.told) >= countsInterval {
+			r.told = now
+			counts, err := r.records.Counts()
+			if err != nil {
+				return err
+			}
+			r.tell(report{Counts: &counts})
+			r.endAtLimit(counts)
+		}
+	}
+	return nil
+}
+
+// endAtLimit ends the session when the kernel has said that nothing more will be emitted.
+func (r *reader) endAtLimit(c event.Counts) {
+	limits := &r.Plan.Limits
+	switch {
+	case limits.MaxHits > 0 && (r.emitted >= limits.MaxHits || c.Emitted+c.Lost >= limits.MaxHits):
+		r.end(event.EndMaxHits)
+	case limits.MaxBytes > 0 && c.OverLimit > 0:
+		r.end(event.EndMaxBytes)
+	}
+}
+
+// finish hands on what waits in the ring, then the final counts.
+func (r *reader) finish() error {
+	for {
+		n, err := r.forward(time.Now())
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			break
+		}
+	}
+	counts, err := r.records.Counts()
+	if err != nil {
+		return err
+	}
+	r.tell(report{Final: &final{Counts: counts, EndedBy: r.cause}})
+	return nil
+}
+
+// end decides the session's end. The first cause counts. From here on the program takes no hit; the link is closed by
+// run, which an agent that does not read cannot keep from it for long.
+func (r *reader) end(cause string) {
+	r.ending.Do(func() {
+		r.cause = cause
+		_ = r.records.SetDeadline(0)                                 // if it fails, the link's end comes a moment later
+		_ = r.agent.file.SetWriteDeadline(time.Now().Add(drainTime)) // it cannot fail on a socket
+		close(r.ended)
+	})
+}
+
+func (r *reader) isEnded() bool {
+	select {
+	case <-r.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// obey ends the session when the monitor says so, or is gone.
+func (r *reader) obey() {
+	var o order
+	if _, err := r.monitor.receive(&o); err != nil || o.Stop == "" {
+		r.end(event.EndAgentLost)
+		return
+	}
+	r.end(o.Stop)
+}
+
+// listen ends the session when the agent says so, or is gone.
+func (r *reader) listen() {
+	var c command
+	if _, err := r.agent.receive(&c); err != nil || !endCause.MatchString(c.Stop) {
+		r.end(event.EndAgentLost)
+		return
+	}
+	r.end(c.Stop)
+}
+
+// forward hands on what has come by a time, as one batch, and says how much it was.
+func (r *reader) forward(by time.Time) (int, error) {
+	var batch []event.Event
+	for len(batch) < maxBatch {
+		record, err := r.records.Read(by)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		e, err := r.decoder.Decode(record)
+		if err != nil {
+			return 0, err
+		}
+		batch = append(batch, e)
+		by = time.Now() // what is there already, but no waiting for more
+	}
+	if len(batch) > 0 {
+		r.emitted += uint64(len(batch))
+		r.tell(report{Events: batch})
+	}
+	return len(batch), nil
+}
+
+// tell sends a report. An agent that does not take it is gone, or as good as gone.
+func (r *reader) tell(what report) {
+	if err := r.agent.send(what); err != nil {
+		r.end(event.EndAgentLost)
+	}
+}

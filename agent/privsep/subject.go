@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package privsep
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keyhole-dev/keyhole/internal/problem"
+	"github.com/keyhole-dev/keyhole/internal/procfs"
+	"github.com/keyhole-dev/keyhole/internal/target"
+)
+
+// maxMapsBytes bounds the copy of a process's maps that an inspector gets.
+const maxMapsBytes = 16 << 20
+
+// breakpoint is what the kernel writes over the first byte of a probed instruction (int3).
+const breakpoint = 0xcc
+
+// A subject is a process that the monitor has opened, by descriptors that stay what they are whatever happens to
+// the process's number, its path or its program.
+type subject struct {
+	identity target.Identity
+	maps     []byte
+
+	process *os.File // pidfd
+	exe     *os.File
+	memory  *os.File // of the address space that it had when it was opened
+
+	users atomic.Int32
+}
+
+// A fileID names a file as long as it is open or linked.
+type fileID struct{ device, inode uint64 }
+
+func fileIDOf(path string) (fileID, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fileID{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return fileID{st.Dev, st.Ino}, nil
+}
+
+// openSubject opens the process with this number, which must be a program other than ourselves. Errors at the fault of the
+// request are a *problem.Error. The caller releases the subject.
+func openSubject(pid int, self fileID) (*subject, error) {
+	s := &subject{identity: target.Identity{PID: pid}}
+	s.users.Store(1)
+	if err := s.open(self); err != nil {
+		s.release()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *subject) open(self fileID) error {
+	if err := s.openProcess(); err != nil {
+		return err
+	}
+	pid := s.identity.PID
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	stat, err := readStat(pid)
+	if err != nil {
+		return s.explain(err)
+	}
+	s.identity.StartTicks, s.identity.Comm = stat.StartTicks, stat.Comm
+	// The memory first: it tells, at the end, whether the process executed something else meanwhile.
+	if s.memory, err = os.Open(dir + "mem"); err != nil {
+		return s.explain(err)
+	}
+	if s.exe, err = os.Open(dir + "exe"); err != nil {
+		return s.explain(err)
+	}
+	if err := s.identify(dir + "exe"); err != nil {
+		return err
+	}
+	if (fileID{s.identity.Device, s.identity.Inode}) == self {
+		return problem.New(problem.PermissionDenied, "process %d (%s) is Keyhole itself, which is never a target", pid, s.identity.Comm)
+	}
+	if s.maps, err = readMaps(dir + "maps"); err != nil {
+		return s.explain(err)
+	}
+	return s.check()
+}
+
+func (s *subject) openProcess() error {
+	if s.identity.PID <= 0 {
+		return problem.New(problem.InvalidArgument, "no process has the number %d", s.identity.PID)
+	}
+	fd, err := unix.PidfdOpen(s.identity.PID, unix.PIDFD_NONBLOCK)
+	switch {
+	case errors.Is(err, unix.ESRCH):
+		return problem.New(problem.NotFound, "no process %d on this node", s.identity.PID)
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+		return problem.New(problem.NotFound, "%d is a thread, not a process: name its process", s.identity.PID)
+	case err != nil:
+		return fmt.Errorf("open process %d: %w", s.identity.PID, err)
+	}
+	s.process = os.NewFile(uintptr(fd), "process")
+	return nil
+}
+
+// identify reads what the kernel says of the open executable.
+func (s *subject) identify(link string) error {
+	path, err := os.Readlink(link)
+	if err != nil {
+		return s.explain(err)
+	}
+	var st unix.Stat_t
+	if err := control(s.exe, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
+		return fmt.Errorf("stat %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return problem.New(problem.FailedPrecondition, "the executable of process %d is no regular file", s.identity.PID)
+	}
+	i := &s.identity
+	i.Path, i.Device, i.Inode, i.Size, i.MtimeNs = path, st.Dev, st.Ino, st.Size, st.Mtim.Nano()
+	return nil
+}
+
+// explain turns a failure to look at the process into what is the matter with the process.
+func (s *subject) explain(err error) error {
+	pid := s.identity.PID
+	stat, statErr := readStat(pid)
+	switch {
+	case hasExitedFile(s.process), statErr != nil:
+		return problem.New(problem.NotFound, "process %d has ended", pid)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH):
+		return problem.New(problem.FailedPrecondition, "process %d (%s) is a thread of the kernel: it has no executable", pid, stat.Comm)
+	case errors.Is(err, fs.ErrPermission):
+		return problem.New(problem.PermissionDenied, "the kernel does not let the agent look at process %d: %v", pid, err)
+	default:
+		return fmt.Errorf("look at process %d: %w", pid, err)
+	}
+}
+
+// check says whether the process is still the one that was opened, running the program that was opened.
+func (s *subject) check() error {
+	pid := s.identity.PID
+	if hasExitedFile(s.process) {
+		return problem.New(problem.NotFound, "process %d has ended", pid)
+	}
+	replaced := problem.New(problem.FailedPrecondition, "target_replaced: process %d has executed another program since it was looked at: try again", pid)
+	if !s.sameMemory() {
+		return replaced
+	}
+	id, err := fileIDOf(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return s.explain(err)
+	}
+	var st unix.Stat_t
+	if err := control(s.exe, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
+		return fmt.Errorf("stat %s: %w", s.identity.Path, err)
+	}
+	i := &s.identity
+	if id != (fileID{i.Device, i.Inode}) {
+		return replaced
+	}
+	if st.Size != i.Size || st.Mtim.Nano() != i.MtimeNs {
+		return problem.New(problem.FailedPrecondition, "target_replaced: the file %s was written to since it was looked at: try again", i.Path)
+	}
+	return nil
+}
+
+// sameMemory says whether the address space that was opened still has a user. It has none after an exec, or an exit.
+func (s *subject) sameMemory() bool {
+	var b [1]byte
+	_, err := s.memory.ReadAt(b[:], 0)
+	return !errors.Is(err, io.EOF) // nothing is mapped at 0, which is another error
+}
+
+// The ways in which a site's memory can look.
+const (
+	siteOriginal = iota // the bytes that were analysed
+	siteProbed          // the same, with a breakpoint over the first
+	siteOther           // anything else
+	siteGone            // no such memory any more
+)
+
+// look says how the memory at a site is, and what is there.
+func (s *subject) look(site target.Site) (how int, found []byte, err error) {
+	found = make([]byte, len(site.Bytes))
+	if _, err := s.memory.ReadAt(found, int64(site.RuntimeAddress)); err != nil {
+		if errors.Is(err, io.EOF) {
+			return siteGone, nil, nil
+		}
+		return siteOther, nil, fmt.Errorf("read %d bytes at %#x: %w", len(found), site.RuntimeAddress, err)
+	}
+	switch {
+	case bytes.Equal(found, site.Bytes):
+		return siteOriginal, found, nil
+	case found[0] == breakpoint && bytes.Equal(found[1:], site.Bytes[1:]):
+		return siteProbed, found, nil
+	default:
+		return siteOther, found, nil
+	}
+}
+
+func (s *subject) same(other *subject) bool {
+	return s.identity.PID == other.identity.PID && s.identity.StartTicks == other.identity.StartTicks
+}
+
+func (s *subject) retain() *subject {
+	s.users.Add(1)
+	return s
+}
+
+func (s *subject) release() {
+	if s.users.Add(-1) > 0 {
+		return
+	}
+	for _, f := range []*os.File{s.process, s.exe, s.memory} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+func hasExitedFile(process *os.File) bool {
+	exited := true // closed: it was
+	_ = control(process, func(fd int) error {
+		exited = hasExited(fd)
+		return nil
+	})
+	return exited
+}
+
+func readStat(pid int) (procfs.Stat, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return procfs.Stat{}, err
+	}
+	return procfs.ParseStat(b)
+}
+
+func readMaps(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxMapsBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxMapsBytes {
+		return nil, problem.New(problem.FailedPrecondition, "the process has more mappings than fit %d MiB", maxMapsBytes>>20)
+	}
+	return b, nil
+}
