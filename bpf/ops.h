@@ -27,37 +27,66 @@ static __always_inline __u64 kh_low(__u64 x, __u8 width)
 	return width < 8 ? x & (~0ULL >> (64 - 8 * width)) : x;
 }
 
+/*
+ * The same x, of which the verifier knows nothing: where it remembers what it found out about a slot in one branch, it
+ * keeps that branch apart from the others for as long as the slot lives, and a plan of 18 ops took more than its
+ * million instructions.
+ */
+static __always_inline __u64 kh_veil(const struct kh_hit *hit, __u64 x)
+{
+	__u64 unknown = hit->registers[0];
+
+	x ^= unknown;
+	kh_opaque(x);
+	return x ^ unknown;
+}
+
+static __always_inline void kh_set(struct kh_hit *hit, __u8 slot, __u64 value, enum kh_reason reason)
+{
+	hit->slot[slot] = kh_veil(hit, value);
+	hit->reason[slot] = kh_veil(hit, reason);
+}
+
+static __always_inline __u64 kh_get(const struct kh_hit *hit, __u8 slot)
+{
+	return kh_veil(hit, hit->slot[slot]);
+}
+
+static __always_inline enum kh_reason kh_reason(const struct kh_hit *hit, __u8 slot)
+{
+	return (enum kh_reason)kh_veil(hit, hit->reason[slot]);
+}
+
 static __always_inline void kh_op_reg(struct kh_hit *hit, const volatile struct kh_op *op)
 {
 	__u32 i = kh_register(op->arg);
 
-	hit->slot[op->dst] = i < KH_REGISTERS ? hit->registers[i] >> (8 * op->n) : 0;
-	hit->reason[op->dst] = i < KH_REGISTERS ? KH_OK : KH_FAULT;
+	if (i < KH_REGISTERS)
+		kh_set(hit, op->dst, hit->registers[i] >> (8 * op->n), KH_OK);
+	else
+		kh_set(hit, op->dst, 0, KH_FAULT);
 }
 
 static __always_inline void kh_op_load(struct kh_hit *hit, const volatile struct kh_op *op)
 {
-	enum kh_reason reason = hit->reason[op->src];
-	__u64 value = 0;
+	enum kh_reason reason = kh_reason(hit, op->src);
+	__u64 base = kh_get(hit, op->src), value = 0;
 
 	if (reason == KH_OK) {
-		__u64 base = hit->slot[op->src];
-
 		if (!base)
 			reason = KH_NIL;
 		else if (bpf_probe_read_user(&value, op->arg, (const void *)(base + op->off)))
 			reason = KH_FAULT;
 	}
-	hit->slot[op->dst] = value;
-	hit->reason[op->dst] = reason;
+	kh_set(hit, op->dst, value, reason);
 }
 
 /* Reads a string of at most cap bytes and says in *n how many there were, cap + 1 if there were more. */
 static __always_inline enum kh_reason kh_read_cstr(void *to, __u32 cap, const struct kh_hit *hit,
 						   const volatile struct kh_op *op, __u32 *n)
 {
-	enum kh_reason reason = hit->reason[op->src];
-	__u64 base = hit->slot[op->src];
+	enum kh_reason reason = kh_reason(hit, op->src);
+	__u64 base = kh_get(hit, op->src);
 	long got;
 
 	if (reason != KH_OK)
@@ -127,8 +156,8 @@ static __always_inline bool kh_compare_int(__u64 a, __u8 width, __u32 how, __u64
 /* A condition on a value that cannot be read does not hold, whatever it asks for. */
 static __always_inline bool kh_op_if_int(const struct kh_hit *hit, const volatile struct kh_op *op)
 {
-	return hit->reason[op->src] == KH_OK &&
-	       kh_compare_int(hit->slot[op->src], op->arg, op->n, *(const volatile __u64 *)(pool + op->aux));
+	return kh_reason(hit, op->src) == KH_OK &&
+	       kh_compare_int(kh_get(hit, op->src), op->arg, op->n, *(const volatile __u64 *)(pool + op->aux));
 }
 
 static __always_inline bool kh_op_if_string(const struct kh_hit *hit, struct kh_slot *s, const volatile struct kh_op *op)
@@ -136,7 +165,7 @@ static __always_inline bool kh_op_if_string(const struct kh_hit *hit, struct kh_
 	__u32 n = op->n, got = 0;
 	bool equal;
 
-	if (hit->reason[op->src] != KH_OK || n > KH_POOL_BYTES)
+	if (kh_reason(hit, op->src) != KH_OK || n > KH_POOL_BYTES)
 		return false;
 	if (op->code == KH_OP_IF_CSTR) {
 		if (kh_read_cstr(s->in.bytes, n, hit, op, &got) != KH_OK)
@@ -144,12 +173,12 @@ static __always_inline bool kh_op_if_string(const struct kh_hit *hit, struct kh_
 		kh_used(s, got);
 		equal = got == n;
 	} else {
-		if (hit->reason[op->dst] != KH_OK)
+		if (kh_reason(hit, op->dst) != KH_OK)
 			return false;
-		equal = hit->slot[op->dst] == n;
+		equal = kh_get(hit, op->dst) == n;
 		if (equal && n) {
 			kh_used(s, n);
-			if (bpf_probe_read_user(s->in.bytes, n, (const void *)(hit->slot[op->src] + op->off)))
+			if (bpf_probe_read_user(s->in.bytes, n, (const void *)(kh_get(hit, op->src) + op->off)))
 				return false;
 		}
 	}
@@ -208,8 +237,8 @@ static __always_inline void kh_leave_digest(struct kh_slot *s, __u8 *to, __u32 n
 static __always_inline struct kh_leaving kh_op_emit(const struct kh_hit *hit, struct kh_slot *s,
 						    const volatile struct kh_op *op, __u8 *to)
 {
-	struct kh_leaving v = { .reason = hit->reason[op->src], .length = op->arg };
-	__u64 value = kh_low(hit->slot[op->src], op->arg);
+	struct kh_leaving v = { .reason = kh_reason(hit, op->src), .length = op->arg };
+	__u64 value = kh_low(kh_get(hit, op->src), op->arg);
 
 	if (v.reason != KH_OK)
 		return kh_missing(v.reason);
@@ -234,12 +263,12 @@ static __always_inline struct kh_leaving kh_op_emit(const struct kh_hit *hit, st
 static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, struct kh_slot *s,
 						     const volatile struct kh_op *op, __u8 *to)
 {
-	struct kh_leaving v = { .reason = hit->reason[op->src], .length = hit->slot[op->dst] };
-	__u64 from = hit->slot[op->src];
+	struct kh_leaving v = { .reason = kh_reason(hit, op->src), .length = kh_get(hit, op->dst) };
+	__u64 from = kh_get(hit, op->src);
 	__u32 cap = op->n, n, part = op->aux;
 
 	if (v.reason == KH_OK)
-		v.reason = hit->reason[op->dst];
+		v.reason = kh_reason(hit, op->dst);
 	if (v.reason == KH_OK && v.length >> KH_LENGTH_BITS)
 		v.reason = KH_BAD_LENGTH;
 	if (v.reason == KH_OK && v.length && !from)

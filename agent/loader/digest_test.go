@@ -116,4 +116,3 @@ func TestDigest(t *testing.T) {
 		})
 	}
 }
-

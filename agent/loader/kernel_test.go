@@ -71,3 +71,19 @@ func TestMapsAreClosedToUserSpace(t *testing.T) {
 		t.Errorf("writing the constants: %v", err)
 	}
 }
+
+// remaining is how many of a program and its maps the kernel still holds.
+func remaining(program ebpf.ProgramID, maps []ebpf.MapID) int {
+	var n int
+	if p, err := ebpf.NewProgramFromID(program); err == nil {
+		p.Close()
+		n++
+	}
+	for _, id := range maps {
+		if m, err := ebpf.NewMapFromID(id); err == nil {
+			m.Close()
+			n++
+		}
+	}
+	return n
+}

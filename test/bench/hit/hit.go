@@ -171,4 +171,3 @@ func mean(all time.Duration, n uint64) time.Duration {
 	}
 	return all / time.Duration(n)
 }
-
