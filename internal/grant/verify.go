@@ -5,7 +5,6 @@ package grant
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/keyhole-dev/keyhole/internal/audit"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 )
 
@@ -85,26 +85,18 @@ func (v *Verifier) verifyIntent(g *Grant) error {
 	return g.recordedIn(i.Leaf)
 }
 
-// SpecDigest is the name, among an audit record's details, of the digest of the request that the record is about.
+// SpecDigest is the name, among the details of the record of an intent, of the digest of its request.
 const SpecDigest = "specDigest"
 
-// A record is what a grant has to find in the leaf: internal/audit knows the rest of it.
-type record struct {
-	Kind      string            `json:"kind"`
-	SessionID string            `json:"sessionId"`
-	Node      string            `json:"node"`
-	Details   map[string]string `json:"details"`
-}
-
-// recordedIn says whether a record is the one of this grant.
+// recordedIn says whether a leaf of the log is the record of this grant.
 func (g *Grant) recordedIn(leaf []byte) error {
-	var r record
-	if err := json.Unmarshal(leaf, &r); err != nil {
-		return fmt.Errorf("the leaf is no record: %w", err)
+	r, err := audit.Parse(leaf)
+	if err != nil {
+		return err
 	}
 	switch {
-	case r.Kind != intentKind:
-		return fmt.Errorf("the record says %.32q; want %s", r.Kind, intentKind)
+	case r.Kind != audit.Granted:
+		return fmt.Errorf("the record says %.32q; want %s", r.Kind, audit.Granted)
 	case r.SessionID != g.SessionID:
 		return fmt.Errorf("the record is about session %.64q", r.SessionID)
 	case r.Node != g.Node:
@@ -114,6 +106,3 @@ func (g *Grant) recordedIn(leaf []byte) error {
 	}
 	return nil
 }
-
-// intentKind is the record that is durable before a grant leaves the control plane.
-const intentKind = "granted"
