@@ -75,6 +75,10 @@ func (c *connection) send(ctx context.Context) error {
 			}
 			continue
 		}
+		closing := c.link.closing
+		if spool.waiting {
+			closing = nil // after the receipt
+		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -83,6 +87,12 @@ func (c *connection) send(ctx context.Context) error {
 			if err := spool.acknowledge(upTo); err != nil {
 				return err
 			}
+		case <-closing:
+			if err := c.stream.CloseSend(); err != nil {
+				return err
+			}
+			<-ctx.Done() // the control plane has read everything, and ends the stream
+			return nil
 		}
 	}
 }

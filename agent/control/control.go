@@ -104,20 +104,23 @@ type Link struct {
 	spool   Spool
 	out     *outbox
 	grants  map[string]Wanted // as judged; by session
+	closing chan struct{}     // closed by Close
+	over    chan struct{}     // closed when Run returns
 }
 
 // New returns a link that Run brings up.
 func New(c Config, h Handler, s Spool) *Link {
-	return &Link{config: c, handler: h, spool: s, out: newOutbox(), grants: make(map[string]Wanted)}
+	return &Link{config: c, handler: h, spool: s, out: newOutbox(), grants: make(map[string]Wanted), closing: make(chan struct{}), over: make(chan struct{})}
 }
 
-// Run keeps a stream up until ctx is done. Whatever goes wrong with one, it tries again.
+// Run keeps a stream up until ctx is done, or Close is called. Whatever goes wrong with one, it tries again.
 func (l *Link) Run(ctx context.Context) {
+	defer close(l.over)
 	bound := firstBackoff
 	for {
 		begun := time.Now()
 		err := l.connect(ctx)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || l.isClosing() {
 			return
 		}
 		if time.Since(begun) >= healthy {
@@ -128,9 +131,30 @@ func (l *Link) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-l.closing:
+			return
 		case <-time.After(wait):
 		}
 		bound = min(2*bound, maxBackoff)
+	}
+}
+
+// Close ends the stream, if one is up, when everything that waits has left on it, and waits for Run to return; it gives up
+// after patience, and then the stream is still up. It is called once.
+func (l *Link) Close(patience time.Duration) {
+	close(l.closing)
+	select {
+	case <-l.over:
+	case <-time.After(patience):
+	}
+}
+
+func (l *Link) isClosing() bool {
+	select {
+	case <-l.closing:
+		return true
+	default:
+		return false
 	}
 }
 

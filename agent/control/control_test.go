@@ -444,3 +444,55 @@ func TestReconnect(t *testing.T) {
 		t.Errorf("reported: %v", got)
 	}
 }
+
+// TestClose: what was said before leaves, and its receipt is taken.
+func TestClose(t *testing.T) {
+	p := newPlane(t)
+	spool := &records{}
+	l, n := link(t, p, spool)
+	s, _ := p.accept(t)
+	next(t, n.connected)
+	spool.mu.Lock()
+	spool.all = [][]byte{[]byte("detached")}
+	spool.mu.Unlock()
+	l.Report(&Report{SessionID: "s1", State: Ended, EndedBy: "agent_lost"})
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		l.Close(10 * time.Second)
+	}()
+	var words []string
+	for {
+		m, err := s.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.GetSpool() != nil {
+			words = append(words, "spool")
+			s.send(&keyholev1.ConnectResponse{Message: &keyholev1.ConnectResponse_SpoolReceipt{SpoolReceipt: &keyholev1.SpoolReceipt{Records: 1}}})
+		} else {
+			words = append(words, m.GetReport().GetSession().GetSummary().GetEndedBy())
+		}
+	}
+	s.over <- nil
+	next(t, closed)
+	slices.Sort(words)
+	if !slices.Equal(words, []string{"agent_lost", "spool"}) || spool.acked != 1 {
+		t.Errorf("before it closed the agent said %q, and %d records are acknowledged", words, spool.acked)
+	}
+}
+
+// TestCloseWithoutStream does not wait for a control plane that is away.
+func TestCloseWithoutStream(t *testing.T) {
+	p := newPlane(t)
+	p.address = "127.0.0.1:1"
+	l, _ := link(t, p, &records{})
+	begun := time.Now()
+	l.Close(10 * time.Second)
+	if d := time.Since(begun); d > 5*time.Second {
+		t.Errorf("Close took %v", d)
+	}
+}
