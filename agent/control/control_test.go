@@ -4,36 +4,24 @@ package control
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
-	"net"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/transparency-dev/merkle/rfc6962"
-	"golang.org/x/mod/sumdb/note"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
-	"github.com/keyhole-dev/keyhole/internal/grant"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/redact"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
+	"github.com/keyhole-dev/keyhole/internal/testkit/planetest"
 	"github.com/keyhole-dev/keyhole/internal/wire"
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
 )
@@ -43,145 +31,6 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 var spec = probe.Spec{
 	Target: probe.Selector{Kind: probe.SelectPID, PID: 10}, Function: "main.f", Reason: "a test",
 }.WithDefaults()
-
-// A plane is a control plane that a test plays: it hands out each stream that an agent opens.
-type plane struct {
-	keyholev1.UnimplementedAgentServiceServer
-	streams chan *agentStream
-	address string
-	roots   *x509.CertPool
-	key     ed25519.PrivateKey // of grants
-	signer  note.Signer        // of the log
-	log     note.Verifier
-}
-
-type agentStream struct {
-	grpc.BidiStreamingServer[keyholev1.ConnectRequest, keyholev1.ConnectResponse]
-	t    *testing.T
-	over chan error
-}
-
-func (p *plane) Connect(s grpc.BidiStreamingServer[keyholev1.ConnectRequest, keyholev1.ConnectResponse]) error {
-	a := &agentStream{BidiStreamingServer: s, over: make(chan error, 1)}
-	select {
-	case p.streams <- a:
-	case <-s.Context().Done():
-		return nil
-	}
-	select {
-	case err := <-a.over:
-		return err
-	case <-s.Context().Done():
-		return nil
-	}
-}
-
-func newPlane(t *testing.T) *plane {
-	t.Helper()
-	pub, key, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "plane"}, NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(nil, template, template, pub, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, public, err := note.GenerateKey(nil, "test/log")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &plane{streams: make(chan *agentStream), roots: x509.NewCertPool(), key: key}
-	if p.signer, err = note.NewSigner(private); err != nil {
-		t.Fatal(err)
-	}
-	if p.log, err = note.NewVerifier(public); err != nil {
-		t.Fatal(err)
-	}
-	p.roots.AddCert(cert)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.address = l.Addr().String()
-	server := grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})))
-	keyholev1.RegisterAgentServiceServer(server, p)
-	var serving sync.WaitGroup
-	serving.Go(func() { server.Serve(l) })
-	t.Cleanup(func() { server.Stop(); serving.Wait() })
-	return p
-}
-
-// accept waits for the agent's next stream and its hello.
-func (p *plane) accept(t *testing.T) (*agentStream, *keyholev1.Hello) {
-	t.Helper()
-	select {
-	case s := <-p.streams:
-		s.t = t
-		hello := s.receive().GetHello()
-		if hello == nil {
-			t.Fatal("the agent's first word is not hello")
-		}
-		return s, hello
-	case <-time.After(10 * time.Second):
-		t.Fatal("no agent connects")
-		return nil, nil
-	}
-}
-
-func (s *agentStream) receive() *keyholev1.ConnectRequest {
-	s.t.Helper()
-	m, err := s.Recv()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return m
-}
-
-func (s *agentStream) send(m *keyholev1.ConnectResponse) {
-	s.t.Helper()
-	if err := s.Send(m); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-func (s *agentStream) desire(revision int64, grants ...*keyholev1.Grant) {
-	s.t.Helper()
-	s.send(&keyholev1.ConnectResponse{Message: &keyholev1.ConnectResponse_Desired{
-		Desired: &keyholev1.DesiredSet{Revision: revision, Grants: grants},
-	}})
-}
-
-// envelope makes a grant with its proof: a log of one leaf.
-func (p *plane) envelope(t *testing.T, session, node string) []byte {
-	t.Helper()
-	leaf, err := json.Marshal(map[string]any{
-		"kind": "granted", "sessionId": session, "node": node, "details": map[string]string{grant.SpecDigest: spec.Digest()},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := rfc6962.DefaultHasher.HashLeaf(leaf)
-	checkpoint, err := note.Sign(&note.Note{Text: fmt.Sprintf("test/log\n1\n%s\n", base64.StdEncoding.EncodeToString(root))}, p.signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	envelope, err := grant.Sign(grant.Grant{
-		SessionID: session, Revision: 3, Node: node, Requester: "ada", Spec: spec, Rules: *redact.Shipped(), TTL: time.Minute,
-		PolicyDigest: redact.Shipped().Digest(), Issued: time.Now(), Intent: grant.Intent{Leaf: leaf, Checkpoint: checkpoint},
-	}, p.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return envelope
-}
 
 // A node is the agent behind the link that a test plays.
 type node struct {
@@ -233,15 +82,13 @@ func (r *records) Acknowledge(upTo uint64) error {
 }
 
 // link runs a link to the plane until the test ends.
-func link(t *testing.T, p *plane, spool Spool) (*Link, *node) {
+func link(t *testing.T, p *planetest.Plane, spool Spool) (*Link, *node) {
 	t.Helper()
 	n := &node{connected: make(chan struct{}, 8), desired: make(chan Desired, 8)}
 	l := New(Config{
-		Address: p.address,
-		TLS:     func() (*tls.Config, error) { return &tls.Config{RootCAs: p.roots}, nil },
-		Node:    Node{Name: "n1", Version: "v1", Kernel: "6.12", Arch: "amd64", Tier: "full", ProgramDigest: "sha256:pp"},
-		Grants:  grant.Verifier{Keys: []ed25519.PublicKey{p.key.Public().(ed25519.PublicKey)}, LogKey: p.log, Node: "n1"}, SpoolKey: []byte("key"),
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Address: p.Address, TLS: p.TLS,
+		Node:   Node{Name: "n1", Version: "v1", Kernel: "6.12", Arch: "amd64", Tier: "full", ProgramDigest: "sha256:pp"},
+		Grants: p.Pinned, SpoolKey: []byte("key"), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}, n, spool)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -269,9 +116,9 @@ func next[T any](t *testing.T, c <-chan T) T {
 }
 
 func TestHelloAndGrants(t *testing.T) {
-	p := newPlane(t)
+	p := planetest.Start(t, t.TempDir(), "n1")
 	_, n := link(t, p, &records{})
-	s, hello := p.accept(t)
+	s, hello := p.Accept(t)
 	if got := hello.GetNode(); got.GetName() != "n1" || got.GetKernel() != "6.12" || got.GetTier() != "full" || got.GetProgramDigest() != "sha256:pp" {
 		t.Errorf("hello says of the node %v", got)
 	}
@@ -279,11 +126,11 @@ func TestHelloAndGrants(t *testing.T) {
 		t.Errorf("hello: %v", hello)
 	}
 	next(t, n.connected)
-	good := p.envelope(t, "s1", "n1")
-	s.desire(7,
+	good := p.Envelope(t, "s1", "n1", 3, spec)
+	s.Desire(7,
 		&keyholev1.Grant{SessionId: "s1", Envelope: good, Watched: true},
 		&keyholev1.Grant{SessionId: "s2", Envelope: good},
-		&keyholev1.Grant{SessionId: "s3", Envelope: p.envelope(t, "s3", "n2")},
+		&keyholev1.Grant{SessionId: "s3", Envelope: p.Envelope(t, "s3", "n2", 3, spec)},
 		&keyholev1.Grant{SessionId: "s4", Envelope: []byte("{}"), Stop: true, StoppedBy: "revoked"},
 		&keyholev1.Grant{SessionId: "s1", Envelope: []byte("{}"), Stop: true},
 	)
@@ -292,7 +139,7 @@ func TestHelloAndGrants(t *testing.T) {
 		t.Fatalf("desired: %+v; want revision 7 and 4 sessions", d)
 	}
 	if w := d.Sessions[0]; w.Refused != nil || w.Grant.Revision != 3 || w.Grant.Spec.Function != "main.f" || !w.Watched || w.Stop {
-		t.Errorf("a good grant became %+v (%v)", w, w.Refused)
+		t.Errorf("a good grant became %+v (refused: %v)", w.Grant, w.Refused)
 	}
 	for i, want := range []string{1: "for session s1", 2: "node n2", 3: "holds"} {
 		if want == "" {
@@ -303,16 +150,16 @@ func TestHelloAndGrants(t *testing.T) {
 		}
 	}
 	if w := d.Sessions[3]; !w.Stop || w.StoppedBy != "revoked" {
-		t.Errorf("stop does not need a grant that is believed: %+v", w)
+		t.Errorf("to stop needs no grant that is believed: stop %t by %q", w.Stop, w.StoppedBy)
 	}
-	s.desire(8, &keyholev1.Grant{SessionId: "s1", Envelope: good, Stop: true})
+	s.Desire(8, &keyholev1.Grant{SessionId: "s1", Envelope: good, Stop: true})
 	if w := next(t, n.desired).Sessions[0]; w.Refused != nil || !w.Stop || w.Watched {
-		t.Errorf("the same grant with other wishes became %+v", w)
+		t.Errorf("the same grant with other wishes: refused %v, stop %t, watched %t", w.Refused, w.Stop, w.Watched)
 	}
 }
 
 func TestQuestions(t *testing.T) {
-	p := newPlane(t)
+	p := planetest.Start(t, t.TempDir(), "n1")
 	_, n := link(t, p, &records{})
 	release := make(chan struct{})
 	n.explain = func(ctx context.Context, s *probe.Spec) (*Explanation, error) {
@@ -325,75 +172,71 @@ func TestQuestions(t *testing.T) {
 		}
 		return nil, problem.New(problem.FailedPrecondition, "cannot")
 	}
-	s, _ := p.accept(t)
-	ask := func(id string, q *keyholev1.Question) {
-		q.Id = id
-		s.send(&keyholev1.ConnectResponse{Message: &keyholev1.ConnectResponse_Question{Question: q}})
-	}
+	s, _ := p.Accept(t)
 	functions := func(pattern string) *keyholev1.Question {
 		return &keyholev1.Question{Ask: &keyholev1.Question_Functions{Functions: &keyholev1.ListFunctionsRequest{
 			Target: wire.ToSelector(spec.Target), Pattern: pattern, Limit: 5,
 		}}}
 	}
-	ask("q1", functions("f"))
-	if a := s.receive().GetAnswer(); a.GetQuestionId() != "q1" || a.GetFunctions().GetMatched() != 6 || a.GetFunctions().GetExecutable() != "10" ||
+	s.Ask("q1", functions("f"))
+	if a := s.Receive().GetAnswer(); a.GetQuestionId() != "q1" || a.GetFunctions().GetMatched() != 6 || a.GetFunctions().GetExecutable() != "10" ||
 		a.GetFunctions().GetFunctions()[0].GetParameters()[0].GetType() != "int" {
 		t.Errorf("answer: %v", a)
 	}
-	ask("q2", functions("nothing"))
-	if a := s.receive().GetAnswer(); a.GetProblem().GetCode() != "NOT_FOUND" || !slices.Equal(a.GetProblem().GetCandidates(), []string{"main.f"}) {
+	s.Ask("q2", functions("nothing"))
+	if a := s.Receive().GetAnswer(); a.GetProblem().GetCode() != "NOT_FOUND" || !slices.Equal(a.GetProblem().GetCandidates(), []string{"main.f"}) {
 		t.Errorf("answer: %v", a)
 	}
-	ask("q3", &keyholev1.Question{Ask: &keyholev1.Question_Explain{Explain: &keyholev1.Spec{}}})
-	if a := s.receive().GetAnswer(); a.GetProblem().GetCode() != "INVALID_ARGUMENT" {
+	s.Ask("q3", &keyholev1.Question{Ask: &keyholev1.Question_Explain{Explain: &keyholev1.Spec{}}})
+	if a := s.Receive().GetAnswer(); a.GetProblem().GetCode() != "INVALID_ARGUMENT" {
 		t.Errorf("a question that makes no sense: %v", a)
 	}
-	ask("q4", &keyholev1.Question{})
-	if a := s.receive().GetAnswer(); a.GetProblem().GetCode() != "UNIMPLEMENTED" {
+	s.Ask("q4", &keyholev1.Question{})
+	if a := s.Receive().GetAnswer(); a.GetProblem().GetCode() != "UNIMPLEMENTED" {
 		t.Errorf("a question of tomorrow: %v", a)
 	}
 	slow := spec
 	slow.Function = "main.slow"
 	for i := range questionLimit {
-		ask(fmt.Sprintf("slow%d", i), &keyholev1.Question{Ask: &keyholev1.Question_Explain{Explain: wire.ToSpec(&slow)}})
+		s.Ask(fmt.Sprintf("slow%d", i), &keyholev1.Question{Ask: &keyholev1.Question_Explain{Explain: wire.ToSpec(&slow)}})
 	}
-	ask("q5", functions("f"))
-	if a := s.receive().GetAnswer(); a.GetQuestionId() != "q5" || a.GetProblem().GetCode() != "RESOURCE_EXHAUSTED" {
+	s.Ask("q5", functions("f"))
+	if a := s.Receive().GetAnswer(); a.GetQuestionId() != "q5" || a.GetProblem().GetCode() != "RESOURCE_EXHAUSTED" {
 		t.Errorf("one question too many: %v", a)
 	}
 	close(release)
 	for range questionLimit {
-		if a := s.receive().GetAnswer(); a.GetProblem().GetCode() != "FAILED_PRECONDITION" {
+		if a := s.Receive().GetAnswer(); a.GetProblem().GetCode() != "FAILED_PRECONDITION" {
 			t.Errorf("answer: %v", a)
 		}
 	}
 }
 
 func TestSpoolIsHandedOverOnce(t *testing.T) {
-	p := newPlane(t)
+	p := planetest.Start(t, t.TempDir(), "n1")
 	spool := &records{}
 	const n = 2*batchRecords + 3
 	for i := range n {
 		spool.all = append(spool.all, fmt.Appendf(nil, "record %d", i+1))
 	}
 	link(t, p, spool)
-	s, _ := p.accept(t)
-	if got := s.receive().GetSpool().GetRecords(); len(got) != batchRecords || string(got[0]) != "record 1" {
+	s, _ := p.Accept(t)
+	if got := s.Receive().GetSpool().GetRecords(); len(got) != batchRecords || string(got[0]) != "record 1" {
 		t.Fatalf("%d records came first", len(got))
 	}
 	// The stream breaks before the receipt: the same records come again on the next.
-	s.over <- status.Error(codes.Unavailable, "restart")
-	s, _ = p.accept(t)
+	s.End(status.Error(codes.Unavailable, "restart"))
+	s, _ = p.Accept(t)
 	var got int
 	for got < n {
-		m := s.receive().GetSpool().GetRecords()
+		m := s.Receive().GetSpool().GetRecords()
 		for _, r := range m {
 			got++
 			if string(r) != fmt.Sprintf("record %d", got) {
 				t.Fatalf("record %d is %q", got, r)
 			}
 		}
-		s.send(&keyholev1.ConnectResponse{Message: &keyholev1.ConnectResponse_SpoolReceipt{SpoolReceipt: &keyholev1.SpoolReceipt{Records: uint64(got)}}})
+		s.Receipt(uint64(got))
 	}
 	// All is acknowledged: a new stream begins with nothing of it.
 	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
@@ -407,15 +250,15 @@ func TestSpoolIsHandedOverOnce(t *testing.T) {
 			t.Fatalf("%d of %d are acknowledged", acked, n)
 		}
 	}
-	s.over <- nil
-	s, _ = p.accept(t)
+	s.End(nil)
+	s, _ = p.Accept(t)
 	spool.mu.Lock()
 	spool.all = append(spool.all, []byte("new"))
 	spool.mu.Unlock()
-	s.send(&keyholev1.ConnectResponse{Message: &keyholev1.ConnectResponse_Question{Question: &keyholev1.Question{}}})
+	s.Ask("q", &keyholev1.Question{})
 	var words []string
 	for range 2 {
-		m := s.receive()
+		m := s.Receive()
 		for _, r := range m.GetSpool().GetRecords() {
 			words = append(words, string(r))
 		}
@@ -426,11 +269,11 @@ func TestSpoolIsHandedOverOnce(t *testing.T) {
 }
 
 func TestReconnect(t *testing.T) {
-	p := newPlane(t)
+	p := planetest.Start(t, t.TempDir(), "n1")
 	l, n := link(t, p, &records{})
-	s, _ := p.accept(t)
+	s, _ := p.Accept(t)
 	next(t, n.connected)
-	s.over <- status.Error(codes.Internal, "bug")
+	s.End(status.Error(codes.Internal, "bug"))
 	// What is reported while a stream breaks may go with it; the state machine says it again. What is reported after that may not.
 	for open := true; open; time.Sleep(time.Millisecond) {
 		l.out.mu.Lock()
@@ -438,19 +281,19 @@ func TestReconnect(t *testing.T) {
 		l.out.mu.Unlock()
 	}
 	l.Report(&Report{SessionID: "s1", State: Ended, EndedBy: "deadline", Problem: problem.New(problem.Internal, "broke")})
-	s, _ = p.accept(t)
+	s, _ = p.Accept(t)
 	next(t, n.connected)
-	if got := s.receive().GetReport().GetSession(); got.GetId() != "s1" || got.GetSummary().GetEndedBy() != "deadline" || got.GetErrorCode() != "INTERNAL" || got.GetNode() != "n1" {
+	if got := s.Receive().GetReport().GetSession(); got.GetId() != "s1" || got.GetSummary().GetEndedBy() != "deadline" || got.GetErrorCode() != "INTERNAL" || got.GetNode() != "n1" {
 		t.Errorf("reported: %v", got)
 	}
 }
 
 // TestClose: what was said before leaves, and its receipt is taken.
 func TestClose(t *testing.T) {
-	p := newPlane(t)
+	p := planetest.Start(t, t.TempDir(), "n1")
 	spool := &records{}
 	l, n := link(t, p, spool)
-	s, _ := p.accept(t)
+	s, _ := p.Accept(t)
 	next(t, n.connected)
 	spool.mu.Lock()
 	spool.all = [][]byte{[]byte("detached")}
@@ -472,12 +315,12 @@ func TestClose(t *testing.T) {
 		}
 		if m.GetSpool() != nil {
 			words = append(words, "spool")
-			s.send(&keyholev1.ConnectResponse{Message: &keyholev1.ConnectResponse_SpoolReceipt{SpoolReceipt: &keyholev1.SpoolReceipt{Records: 1}}})
+			s.Receipt(1)
 		} else {
 			words = append(words, m.GetReport().GetSession().GetSummary().GetEndedBy())
 		}
 	}
-	s.over <- nil
+	s.End(nil)
 	next(t, closed)
 	slices.Sort(words)
 	if !slices.Equal(words, []string{"agent_lost", "spool"}) || spool.acked != 1 {
@@ -487,8 +330,8 @@ func TestClose(t *testing.T) {
 
 // TestCloseWithoutStream does not wait for a control plane that is away.
 func TestCloseWithoutStream(t *testing.T) {
-	p := newPlane(t)
-	p.address = "127.0.0.1:1"
+	p := planetest.Start(t, t.TempDir(), "n1")
+	p.Address = "127.0.0.1:1"
 	l, _ := link(t, p, &records{})
 	begun := time.Now()
 	l.Close(10 * time.Second)
