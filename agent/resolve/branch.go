@@ -144,14 +144,18 @@ func (r *reach) references(i x86asm.Inst, pc uint64) {
 		if !ok {
 			continue
 		}
-		switch {
+		switch at := displacement(m); {
 		case m.Base == x86asm.RIP:
-			r.tables = append(r.tables, pc+uint64(i.Len)+uint64(m.Disp))
-		case m.Disp > 0xfff: // an absolute address; what is less is a field of something
-			r.tables = append(r.tables, uint64(m.Disp))
+			r.tables = append(r.tables, pc+uint64(i.Len)+uint64(at))
+		case at > 0xfff: // an absolute address; what is less is a field of something
+			r.tables = append(r.tables, uint64(at))
 		}
 	}
 }
+
+// displacement is what a memory operand adds. x86asm does not extend the sign of one of 32 bits, and x86-64 has no longer
+// ones (but in moves of the accumulator, which no compiler emits).
+func displacement(m x86asm.Mem) int64 { return int64(int32(m.Disp)) }
 
 // jumpTables proves that no computed jump leads to the site. Such a jump is a switch, which goes on in the same stack frame, or a call in the
 // place of a return, which has left it. By the frame information the stack at a site, which is before the function's own
@@ -187,47 +191,70 @@ func (r *reach) inFrame(pc uint64) bool {
 	return ok && (register != stackPointer || offset != atCall)
 }
 
-// maxTable bounds the bytes of one jump table.
-const maxTable = 64 << 10
+// Bounds of the search in what may be a jump table.
+const (
+	maxTable = 64 << 10 // bytes of one
+	maxGap   = 64       // entries in a row that lead out of the function
+)
 
-// inTable searches for the site in what may be a table: offsets from its begin, or addresses.
+// inTable searches for the site in what may be a table: offsets from its begin, addresses, or addresses that the dynamic linker writes
+// into it. All entries of a jump table lead into the function; it ends where they stop to do so for long.
 func (r *reach) inTable(table uint64) bool {
 	b, err := r.c.p.file.Memory(table, maxTable)
 	if err != nil {
 		return false // no memory of the file: no table
 	}
 	le := binary.LittleEndian
-	for i := 0; i+4 <= len(b); i += 4 {
-		entry := le.Uint32(b[i:])
-		if r.isSite(table+uint64(int64(int32(entry)))) || r.isSite(uint64(entry)) {
-			return true
-		}
-		if i+8 <= len(b) && r.isSite(le.Uint64(b[i:])) {
-			return true
-		}
-	}
-	return r.c.p.isRelocated(table, maxTable, r.isSite)
+	relocated := r.c.p.relocated()
+	return r.search(len(b)/4, func(i int) uint64 { return table + uint64(int64(int32(le.Uint32(b[4*i:])))) }) ||
+		r.search(len(b)/4, func(i int) uint64 { return uint64(le.Uint32(b[4*i:])) }) ||
+		r.search(len(b)/8, func(i int) uint64 { return le.Uint64(b[8*i:]) }) ||
+		len(relocated) > 0 && r.search(len(b)/8, func(i int) uint64 { return relocated[table+8*uint64(i)] })
 }
 
-// isRelocated says whether the dynamic linker writes such an address into [at, at+n): a position-independent executable's tables
-// of addresses are not in the file.
-func (p *program) isRelocated(at, n uint64, is func(uint64) bool) bool {
-	if !p.relocationsRead {
-		p.relocationsRead = true
-		var err error
-		if p.relocations, _, err = p.file.Section(".rela.dyn"); err != nil {
-			return true // not known: refuse
+func (r *reach) search(n int, entry func(int) uint64) bool {
+	gap := 0
+	for i := 0; i < n && gap < maxGap; i++ {
+		to := entry(i)
+		if r.isSite(to) {
+			return true
+		}
+		if gap++; r.c.holds(to) {
+			gap = 0
 		}
 	}
-	const entry, relative = 24, 8 // Elf64_Rela; R_X86_64_RELATIVE
-	le := binary.LittleEndian
-	for relocations := p.relocations; len(relocations) >= entry; relocations = relocations[entry:] {
-		offset := le.Uint64(relocations)
-		if uint32(le.Uint64(relocations[8:])) == relative && offset >= at && offset-at < n && is(le.Uint64(relocations[16:])) {
+	return false
+}
+
+// holds says whether an address is in the function.
+func (c *code) holds(address uint64) bool {
+	for _, s := range c.spans {
+		if address >= s.address && address-s.address < uint64(len(s.text)) {
 			return true
 		}
 	}
 	return false
+}
+
+// relocated is what the dynamic linker writes where: a position-independent executable's tables of addresses are not in the
+// file.
+func (p *program) relocated() map[uint64]uint64 {
+	if p.relocations != nil {
+		return p.relocations
+	}
+	p.relocations = make(map[uint64]uint64)
+	b, _, err := p.file.Section(".rela.dyn")
+	if err != nil {
+		return p.relocations // the dynamic linker could not read them either
+	}
+	const entry, relative = 24, 8 // Elf64_Rela; R_X86_64_RELATIVE
+	le := binary.LittleEndian
+	for ; len(b) >= entry; b = b[entry:] {
+		if uint32(le.Uint64(b[8:])) == relative {
+			p.relocations[le.Uint64(b)] = le.Uint64(b[16:])
+		}
+	}
+	return p.relocations
 }
 
 // cfa is what the frame information says of an instruction.

@@ -190,7 +190,7 @@ func (p *prologue) address(m x86asm.Mem) (int64, bool) {
 	if !ok || size != 8 || !p.registers[r].address {
 		return 0, false
 	}
-	return p.registers[r].offset + m.Disp, true
+	return p.registers[r].offset + displacement(m), true
 }
 
 // pieces says in which registers the size bytes are at the call that the prologue stores at an offset from the canonical frame address.

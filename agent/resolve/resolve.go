@@ -67,9 +67,8 @@ type program struct {
 	debug    *debuginfo.Data // nil: there is none
 	isGo     bool
 
-	frames          debuginfo.Frames // nil until first asked for
-	relocations     []byte           // .rela.dyn
-	relocationsRead bool
+	frames      *debuginfo.Frames // nil until first asked for
+	relocations map[uint64]uint64 // nil until first asked for
 }
 
 func open(in Input) (*program, error) {

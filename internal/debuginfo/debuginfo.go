@@ -8,13 +8,11 @@ package debuginfo
 
 import (
 	"debug/dwarf"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
 
 	delve "github.com/go-delve/delve/pkg/dwarf"
-	"github.com/go-delve/delve/pkg/dwarf/frame"
 	"github.com/go-delve/delve/pkg/dwarf/godwarf"
 	"github.com/go-delve/delve/pkg/dwarf/loclist"
 
@@ -131,6 +129,8 @@ type unit struct {
 	listsBase int64
 	files     []*dwarf.LineFile
 	filesRead bool
+	asked     bool
+	functions map[uint64]dwarf.Offset // by their first instruction; nil until asked a second time
 }
 
 func (d *Data) unitOf(e *dwarf.Entry) *unit {
@@ -187,51 +187,4 @@ func (d *Data) fileName(u *unit, n int64) string {
 		return ""
 	}
 	return u.files[n].Name
-}
-
-// Frames is the frame information of an executable; a stripped C program has it too.
-type Frames []frame.FrameDescriptionEntries
-
-// ReadFrames reads .debug_frame and .eh_frame. What cannot be read is left out: a caller learns that nothing covers its
-// address.
-func ReadFrames(f *objfile.File) Frames {
-	frames := Frames{}
-	for _, name := range []string{".debug_frame", ".eh_frame"} {
-		b, addr, err := f.Section(name)
-		if err != nil || len(b) == 0 {
-			continue
-		}
-		if name == ".debug_frame" {
-			addr = 0 // it is not loaded: no pointer in it is relative
-		}
-		_ = objfile.Barrier("read "+name, func() error {
-			entries, err := frame.Parse(b, binary.LittleEndian, 0, addressSize, addr)
-			if err == nil {
-				frames = append(frames, entries)
-			}
-			return err
-		})
-	}
-	return frames
-}
-
-// CFA says what the canonical frame address is at an instruction: a register (DWARF number) plus an offset. ok is false
-// where no frame information covers the address or it says it in a way that is not such a sum.
-func (f Frames) CFA(pc uint64) (register int, offset int64, ok bool) {
-	for _, entries := range f {
-		for _, e := range entries {
-			if !e.Cover(pc) {
-				continue
-			}
-			err := objfile.Barrier("run frame program", func() error {
-				ctx, err := e.EstablishFrame(pc)
-				if err == nil && ctx.CFA.Rule == frame.RuleCFA {
-					register, offset, ok = int(ctx.CFA.Reg), ctx.CFA.Offset, ctx.CFA.Reg <= maxGeneral
-				}
-				return err
-			})
-			return register, offset, ok && err == nil
-		}
-	}
-	return 0, 0, false
 }

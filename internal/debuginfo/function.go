@@ -45,6 +45,55 @@ func (d *Data) FunctionAt(low uint64) (*Function, error) {
 	if err != nil {
 		return nil, err
 	}
+	if u.functions == nil && !u.asked {
+		// The first question about a unit ends where its answer stands; who asks again will ask for more.
+		u.asked = true
+		e, err := d.walkFunctions(r, func(at uint64) bool { return at == low })
+		if err != nil {
+			return nil, err
+		}
+		return d.function(u, e)
+	}
+	if u.functions == nil {
+		if err := d.index(u, r); err != nil {
+			return nil, err
+		}
+	}
+	off, ok := u.functions[low]
+	if !ok {
+		return nil, dwarf.ErrUnknownPC
+	}
+	r.Seek(off)
+	e, err := r.Next()
+	if err != nil {
+		return nil, err
+	}
+	return d.function(u, e)
+}
+
+func (d *Data) index(u *unit, r *dwarf.Reader) error {
+	u.functions = make(map[uint64]dwarf.Offset)
+	var at uint64
+	for range maxEntries {
+		e, err := d.walkFunctions(r, func(low uint64) bool { at = low; return true })
+		if errors.Is(err, dwarf.ErrUnknownPC) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, ok := u.functions[at]; !ok {
+			u.functions[at] = e.Offset
+		}
+		if err := d.skip(r, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// walkFunctions reads on in a unit to the next function that begins where is says.
+func (d *Data) walkFunctions(r *dwarf.Reader, is func(low uint64) bool) (*dwarf.Entry, error) {
 	for range maxEntries {
 		e, err := r.Next()
 		if err != nil {
@@ -57,8 +106,8 @@ func (d *Data) FunctionAt(low uint64) (*Function, error) {
 			continue // its children are functions too
 		}
 		if e.Tag == dwarf.TagSubprogram {
-			if at, ok := d.lowPC(e); ok && at == low {
-				return d.function(u, e)
+			if low, ok := d.lowPC(e); ok && is(low) {
+				return e, nil
 			}
 		}
 		if err := d.skip(r, e); err != nil {

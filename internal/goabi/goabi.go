@@ -131,7 +131,8 @@ func isTLS(i x86asm.Inst) bool {
 
 func isStack(a x86asm.Arg) bool {
 	m, ok := a.(x86asm.Mem)
-	return ok && m.Base == x86asm.RSP && m.Index == 0 && m.Disp < 0
+	// x86asm does not extend the sign of a displacement of 32 bits.
+	return ok && m.Base == x86asm.RSP && m.Index == 0 && int32(m.Disp) < 0
 }
 
 // isGuard recognises g.stackguard0 and g.stackguard1.
