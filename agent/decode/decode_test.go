@@ -30,11 +30,10 @@ type part struct {
 }
 
 func record(parts ...part) []byte {
-	r := make([]byte, plan.RecordHeaderBytes)
-	binary.LittleEndian.PutUint64(r, 1_500_000_000)
-	binary.LittleEndian.PutUint32(r[8:], 4711)
-	binary.LittleEndian.PutUint32(r[12:], 4712)
-	copy(r[24:], "shop\xff\x00rest")
+	r := binary.LittleEndian.AppendUint64(nil, 1_500_000_000)
+	r = binary.LittleEndian.AppendUint32(r, 4711)
+	r = binary.LittleEndian.AppendUint32(r, 4712)
+	r = append(r, "\x00\x00\x00\x00\x00\x00\x00\x00shop\xff\x00rest\x00\x00\x00\x00\x00\x00"...)
 	for _, p := range parts {
 		header := []byte{p.reason, p.truncated, 0, 0, 0, 0, 0, 0}
 		binary.LittleEndian.PutUint16(header[2:], uint16(len(p.bytes)))

@@ -169,7 +169,7 @@ func lookAtText(r *plantest.Request, v *target.Value, a redact.Action, hit *plan
 	}
 	var b []byte
 	var length uint64
-	ok := true
+	var ok bool
 	if v.Kind == target.KindCString {
 		if address == 0 {
 			out.Missing = event.NilPointer

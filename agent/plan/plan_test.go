@@ -214,11 +214,11 @@ func TestCompileRefuses(t *testing.T) {
 	where := func(text string) func(*probe.Spec, *target.Target) {
 		return spec(func(s *probe.Spec) { s.Where = text })
 	}
-	many := func(n int, make func(i int) target.Value) func(*probe.Spec, *target.Target) {
+	many := func(n int, draw func(i int) target.Value) func(*probe.Spec, *target.Target) {
 		return func(s *probe.Spec, t *target.Target) {
 			s.Arguments, t.Values = nil, nil
 			for i := range n {
-				v := make(i)
+				v := draw(i)
 				s.Arguments, t.Values = append(s.Arguments, v.Path), append(t.Values, v)
 			}
 		}
@@ -260,7 +260,7 @@ func TestCompileRefuses(t *testing.T) {
 			return value(name(i), target.KindInt, "int", 8, in(rax, int64(8*i), 8))
 		}), problem.InvalidArgument, []string{"--arg v", "64 steps"}},
 		"a record too long": {func(s *probe.Spec, t *target.Target) {
-			many(10, func(i int) target.Value { return text("kept", in(rax), in(rbx)) })(s, t)
+			many(10, func(int) target.Value { return text("kept", in(rax), in(rbx)) })(s, t)
 			for i := range t.Values {
 				t.Values[i].Path, t.Values[i].Names = name(i)+".kept", []string{name(i), "kept"}
 				s.Arguments[i] = t.Values[i].Path

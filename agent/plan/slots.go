@@ -4,6 +4,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/target"
@@ -92,7 +93,7 @@ func (b *builder) ops() ([]Op, error) {
 	if len(b.steps) > MaxOps {
 		return nil, tooMuch(b.steps[MaxOps].path, fmt.Sprintf("more than %d steps", MaxOps))
 	}
-	var taken [MaxSlots]bool
+	taken := make([]bool, MaxSlots)
 	ops := make([]Op, 0, len(b.steps))
 	for i, s := range b.steps {
 		op := s.op
@@ -108,19 +109,12 @@ func (b *builder) ops() ([]Op, error) {
 			}
 		}
 		if s.def != nil {
-			free := -1
-			for slot := range taken {
-				if !taken[slot] {
-					free = slot
-					break
-				}
-			}
-			if free < 0 {
+			s.def.slot = slices.Index(taken, false)
+			if s.def.slot < 0 {
 				return nil, tooMuch(s.path, fmt.Sprintf("more than %d addresses at once", MaxSlots))
 			}
-			taken[free] = true
-			s.def.slot = free
-			op.Dst = uint8(free)
+			taken[s.def.slot] = true
+			op.Dst = uint8(s.def.slot)
 		}
 		ops = append(ops, op)
 	}

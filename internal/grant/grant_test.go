@@ -122,11 +122,11 @@ func path(m int, hashes [][]byte) [][]byte {
 	if len(hashes) == 1 {
 		return nil
 	}
-	if k := split(len(hashes)); m < k {
+	k := split(len(hashes))
+	if m < k {
 		return append(path(m, hashes[:k]), root(hashes[k:]))
-	} else {
-		return append(path(m-k, hashes[k:]), root(hashes[:k]))
 	}
+	return append(path(m-k, hashes[k:]), root(hashes[:k]))
 }
 
 func split(n int) int {

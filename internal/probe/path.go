@@ -21,13 +21,13 @@ func ParsePath(path string) ([]string, error) {
 	names := strings.Split(path, ".")
 	for i, name := range names {
 		if name == "" {
-			return nil, fmt.Errorf("%q: an empty name; names are separated by single dots: user.email", path)
+			return nil, fmt.Errorf("%.64q: an empty name; names are separated by single dots: user.email", path)
 		}
 		if i > 0 && isIndex(name) {
 			continue
 		}
 		if !isIdentifier(name) {
-			return nil, fmt.Errorf("%q: %q is not a name; names are letters, digits and '_'", path, name)
+			return nil, fmt.Errorf("%.64q: %.64q is not a name; names are letters, digits and '_'", path, name)
 		}
 	}
 	return names, nil

@@ -63,7 +63,7 @@ func (s *Selector) Validate() error {
 			return err
 		}
 		if !path.IsAbs(s.Path) || path.Clean(s.Path) != s.Path || s.Path == "/" {
-			return fmt.Errorf("TARGET exe/%s: want the absolute path of an executable, without . and ..", s.Path)
+			return fmt.Errorf("TARGET exe/%s: want the absolute path of an executable, and no . or .. in it", s.Path)
 		}
 		if s.PID != 0 {
 			return errors.New("TARGET: names a process number and a path; give one of them")

@@ -21,7 +21,7 @@ const MaxBytes = 1 << 20
 // How the library speaks of a Go type, of which the writer of the file knows nothing.
 var (
 	unknownKey = regexp.MustCompile(`field (.*) not found in type \S+`)
-	wrongKind  = regexp.MustCompile(`cannot unmarshal !!(\w+)(.*) into \S+`)
+	wrongKind  = regexp.MustCompile(`cannot unmarshal !*(.*) into \S+`)
 )
 
 // Unmarshal reads data into v, a pointer to a struct with yaml tags. An empty file is refused.
@@ -47,7 +47,7 @@ func explain(err error) error {
 	if wrong, ok := errors.AsType[*yaml.TypeError](err); ok {
 		for i, text := range wrong.Errors {
 			text = unknownKey.ReplaceAllString(text, `unknown key "$1"`)
-			wrong.Errors[i] = wrongKind.ReplaceAllString(text, "a $1$2 has no place here")
+			wrong.Errors[i] = wrongKind.ReplaceAllString(text, "$1 has no place here")
 		}
 		return errors.New(strings.Join(wrong.Errors, "; "))
 	}
