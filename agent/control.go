@@ -207,5 +207,5 @@ func (j *job) fill(report *control.Report, s *session.Session) {
 	p := j.plan
 	report.PID, report.Sites = p.Identity.PID, p.Sites
 	report.PolicyDigest, report.Function, report.Process = p.PolicyDigest, p.Function, processText(&p.Identity)
-	report.Fields = fields(p)
+	report.BuildID, report.Fields = p.Identity.BuildID, fields(p)
 }

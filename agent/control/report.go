@@ -43,6 +43,7 @@ type Report struct {
 	PolicyDigest string
 	Function     string
 	Process      string
+	BuildID      string
 	Fields       []Field
 }
 
@@ -98,10 +99,11 @@ func toSession(node string, r *Report) *keyholev1.Session {
 		Id: r.SessionID, Node: node, State: keyholev1.SessionState(r.State), Revision: r.Revision,
 		Attached: wire.ToTime(r.AttachedAt), Deadline: wire.ToTime(r.Deadline), Ended: wire.ToTime(r.EndedAt),
 		HolderPid: int32(r.HolderPID), Sites: toSites(r.PID, r.Sites), Summary: wire.ToSummary(r.Counts, r.EndedBy),
-		PlanDigest: r.PlanDigest, PolicyDigest: r.PolicyDigest, Function: r.Function, Process: r.Process, Fields: toFields(r.Fields),
+		PlanDigest: r.PlanDigest, PolicyDigest: r.PolicyDigest, Function: r.Function, Process: r.Process, BuildId: r.BuildID,
+		Fields: toFields(r.Fields),
 	}
 	if r.Problem != nil {
-		s.Error, s.ErrorCode = r.Problem.Message, r.Problem.Code
+		s.Error, s.ErrorCode, s.Candidates = r.Problem.Message, r.Problem.Code, r.Problem.Candidates
 	}
 	return s
 }

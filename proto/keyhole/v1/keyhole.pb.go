@@ -427,6 +427,8 @@ type Session struct {
 	Process       string                 `protobuf:"bytes,18,opt,name=process,proto3" json:"process,omitempty"`   // comm[pid]
 	Fields        []*Field               `protobuf:"bytes,19,rep,name=fields,proto3" json:"fields,omitempty"`
 	Revision      int64                  `protobuf:"varint,20,opt,name=revision,proto3" json:"revision,omitempty"`
+	Candidates    []string               `protobuf:"bytes,21,rep,name=candidates,proto3" json:"candidates,omitempty"`          // what the requester may have meant, when error is set
+	BuildId       string                 `protobuf:"bytes,22,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"` // of the executable
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -599,6 +601,20 @@ func (x *Session) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Session) GetCandidates() []string {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
+func (x *Session) GetBuildId() string {
+	if x != nil {
+		return x.BuildId
+	}
+	return ""
 }
 
 // Site is one attach point in one process.
@@ -3847,7 +3863,7 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\x06sample\x18\x04 \x01(\rR\x06sample\x12(\n" +
 	"\tmax_bytes\x18\x05 \x01(\x04B\v\xbaH\b2\x06\x18\x80\x80\x80\x80\x04R\bmaxBytes\x12)\n" +
 	"\vvalue_bytes\x18\x06 \x01(\rB\b\xbaH\x05*\x03\x18\x80 R\n" +
-	"valueBytes\"\xe7\x05\n" +
+	"valueBytes\"\xa2\x06\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x04spec\x18\x02 \x01(\v2\x10.keyhole.v1.SpecR\x04spec\x12\x1c\n" +
@@ -3872,7 +3888,11 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\bfunction\x18\x11 \x01(\tR\bfunction\x12\x18\n" +
 	"\aprocess\x18\x12 \x01(\tR\aprocess\x12)\n" +
 	"\x06fields\x18\x13 \x03(\v2\x11.keyhole.v1.FieldR\x06fields\x12\x1a\n" +
-	"\brevision\x18\x14 \x01(\x03R\brevision\"\x7f\n" +
+	"\brevision\x18\x14 \x01(\x03R\brevision\x12\x1e\n" +
+	"\n" +
+	"candidates\x18\x15 \x03(\tR\n" +
+	"candidates\x12\x19\n" +
+	"\bbuild_id\x18\x16 \x01(\tR\abuildId\"\x7f\n" +
 	"\x04Site\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\x04R\aaddress\x12\x1f\n" +
