@@ -180,6 +180,9 @@ func TestDecide(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if set, err = set.WithCompulsory(mustParse(t, "  - {id: node/memo, name: memo, action: length}\n")); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		what         string
 		field        Field
@@ -218,6 +221,7 @@ func TestDecide(t *testing.T) {
 		{"an action that means nothing for the kind", field("qty", "int", "int"), "drop", "quantity"},
 		{"a rule about what lies around", field("customer.id", "int", "int"), "digest", "customer"},
 		{"a compulsory rule", field("note", "string", "string"), "length", "node/note"},
+		{"another's compulsory rule", field("memo", "string", "string"), "length", "node/memo"},
 		{"a compulsory rule weakens nothing", field("total", "string", "string"), "digest", RuleDefaultText},
 		{"a compulsory rule before the owner's", field("hidden.sku", "string", "string"), "drop", "node/sku"},
 	} {
@@ -298,7 +302,6 @@ func TestRulesetJSON(t *testing.T) {
 	for _, wrong := range []string{
 		`{"owner":[{"id":"a","match":{"name":"x"},"action":"hide"}]}`, `{"owner":[{"id":"a","match":{},"action":"keep"}]}`,
 		`{"owner":[{"id":"names/secret","match":{"name":"x"},"action":"keep"}]}`, `{"owner":[{"id":"a","match":{"name":"x"}}]}`, `{"shipped":[]}`, `[]`,
-		`{"owner":[{"id":"a","match":{"name":"x"},"action":"keep"},{"id":"a","match":{"name":"y"},"action":"keep"}]}`,
 		`{"compulsory":[{"id":"A B","match":{"name":"x"},"action":"keep"}]}`,
 		`{"owner":[{"id":"a","match":{"name":"` + strings.Repeat("x", 600) + `"},"action":"keep"}]}`,
 	} {

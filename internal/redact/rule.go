@@ -83,6 +83,13 @@ func RulesFromYAML(nodes []yaml.Node, whose string) ([]Rule, error) {
 		}
 		rules = append(rules, rule)
 	}
+	seen := make(map[string]bool, len(rules))
+	for i := range rules {
+		if seen[rules[i].ID] {
+			return nil, fmt.Errorf("line %d: the id %s is given twice", nodes[i].Line, rules[i].ID)
+		}
+		seen[rules[i].ID] = true
+	}
 	return rules, validateRules(rules)
 }
 
@@ -120,20 +127,15 @@ func ruleFromYAML(node *yaml.Node) (Rule, error) {
 	return rule, err
 }
 
-// validateRules bounds rules from wherever they came.
+// validateRules bounds rules from wherever they came. Rules from several hands may have the same ID.
 func validateRules(rules []Rule) error {
 	if len(rules) > MaxRules {
 		return fmt.Errorf("%d rules; at most %d", len(rules), MaxRules)
 	}
-	seen := make(map[string]bool, len(rules))
 	for i, r := range rules {
 		if err := r.validate(); err != nil {
 			return fmt.Errorf("rule %d (%.64s): %w", i+1, r.ID, err)
 		}
-		if seen[r.ID] {
-			return fmt.Errorf("rule %d: the id %s is given twice", i+1, r.ID)
-		}
-		seen[r.ID] = true
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ const (
 // Its JSON holds only what was added: the shipped rules of whoever reads it apply in any case.
 type Ruleset struct {
 	owner      []Rule // of the field's owners: replace the defaults
-	compulsory []Rule // of the node: only ever make stricter
+	compulsory []Rule // of whoever else has a say, the node above all: only ever make stricter
 }
 
 // Shipped returns the rules that are built in.
@@ -42,12 +42,13 @@ func (rs *Ruleset) WithOwner(rules []Rule) (*Ruleset, error) {
 	return &Ruleset{owner: slices.Clone(rules), compulsory: rs.compulsory}, nil
 }
 
-// WithCompulsory returns a Ruleset with rules, in place of any it had, that can only make a decision stricter.
+// WithCompulsory returns a Ruleset with further rules that can only make a decision stricter.
 func (rs *Ruleset) WithCompulsory(rules []Rule) (*Ruleset, error) {
-	if err := validateRules(rules); err != nil {
+	all := slices.Concat(rs.compulsory, rules)
+	if err := validateRules(all); err != nil {
 		return nil, fmt.Errorf("compulsory rules: %w", err)
 	}
-	return &Ruleset{owner: rs.owner, compulsory: slices.Clone(rules)}, nil
+	return &Ruleset{owner: rs.owner, compulsory: all}, nil
 }
 
 type rulesetJSON struct {

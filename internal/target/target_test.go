@@ -95,6 +95,8 @@ func TestValidate(t *testing.T) {
 		"a small goroutine number":    {func(t *Target) { t.GoroutineID.Size = 4 }, "8 bytes"},
 		"a text for goroutine number": {func(t *Target) { t.GoroutineID.Kind = KindString }, "not an integer"},
 		"no goroutine number":         {func(t *Target) { t.GoroutineID = nil }, ""},
+		"a note in colour":            {func(t *Target) { t.Notes = []string{"\x1b[2J"} }, "note"},
+		"a hundred notes":             {func(t *Target) { t.Notes = make([]string, 100) }, "100 notes"},
 		"fewer processes than none":   {func(t *Target) { t.OtherProcesses = -1 }, "processes"},
 	} {
 		t.Run(what, func(t *testing.T) {

@@ -20,6 +20,7 @@ const (
 
 	maxNames       = 64
 	maxInlined     = 256
+	maxNotes       = 64
 	maxPID         = 1 << 22 // PID_MAX_LIMIT on 64-bit Linux
 	maxInstruction = 15      // bytes, on x86-64
 	maxShort       = 256
@@ -56,6 +57,14 @@ func (t *Target) Validate() error {
 		}
 		if g.Kind != KindUint && g.Kind != KindInt || g.Size != 8 {
 			return errors.New("target's goroutine number: not an integer of 8 bytes")
+		}
+	}
+	if len(t.Notes) > maxNotes {
+		return fmt.Errorf("target has %d notes; at most %d", len(t.Notes), maxNotes)
+	}
+	for _, n := range t.Notes {
+		if err := texts(text{"note", n, maxLong}); err != nil {
+			return fmt.Errorf("target's %w", err)
 		}
 	}
 	if t.OtherProcesses < 0 || t.OtherProcesses > maxPID {
