@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/keyhole-dev/keyhole/internal/audit"
 	"github.com/keyhole-dev/keyhole/internal/grant"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/redact"
@@ -71,9 +71,11 @@ func (a *authority) grant(session string, spec probe.Spec) []byte {
 
 func (a *authority) build(session string, spec probe.Spec) grant.Grant {
 	a.t.Helper()
-	leaf, err := json.Marshal(map[string]any{
-		"kind": "granted", "sessionId": session, "node": testNode, "details": map[string]string{grant.SpecDigest: spec.Digest()},
-	})
+	record := audit.Record{
+		Kind: audit.Granted, Time: time.Now().UTC(), SessionID: session, Node: testNode, Actor: "spiffe://keyhole.dev/user/tester",
+		Details: map[string]string{grant.SpecDigest: spec.Digest()},
+	}
+	leaf, err := record.Marshal()
 	if err != nil {
 		a.t.Fatal(err)
 	}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package privsep
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/grant"
+	"github.com/keyhole-dev/keyhole/internal/probe"
+	"github.com/keyhole-dev/keyhole/internal/testkit"
+)
+
+// refused holds and wants an error that says why not, with nothing attached.
+func (s *stage) refused(v *vault, args HoldArgs, want string) {
+	s.t.Helper()
+	var reply HoldReply
+	err := s.agent.Call("Agent.Hold", args, &reply)
+	if err == nil || !strings.Contains(err.Error(), want) {
+		s.t.Errorf("%v; want an error with %q", err, want)
+	}
+	v.requireRestored(time.Now().Add(time.Second))
+}
+
+// TestGrantIsJudgedByTheMonitor has an agent that was taken over ask for what was not granted.
+func TestGrantIsJudgedByTheMonitor(t *testing.T) {
+	s, v, other := newStage(t), startVault(t), startVault(t)
+	spec := specOf(v.PID(), time.Minute)
+	_, stranger, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	altered := func(change func(*grant.Grant)) []byte {
+		g := s.authority.build("s-refused", spec)
+		change(&g)
+		return s.authority.sign(g, s.authority.key)
+	}
+	long := specOf(v.PID(), 30*time.Minute)
+	for _, c := range []struct {
+		name     string
+		spec     probe.Spec
+		envelope []byte
+		want     string
+	}{
+		{"no grant", spec, nil, "grant: "},
+		{"signed by another", spec, s.authority.sign(s.authority.build("s-refused", spec), stranger), "not signed by a control plane"},
+		{"for another node", spec, altered(func(g *grant.Grant) { g.Node = "node-2" }), "it is for node node-2"},
+		{"not on record", spec, altered(func(g *grant.Grant) { g.Intent = grant.Intent{} }), "not proved to be on record"},
+		{"on record for another session", spec, altered(func(g *grant.Grant) { g.SessionID = "s-other" }), "about session"},
+		{"for another process", specOf(other.PID(), time.Minute), s.authority.grant("s-refused", spec), "it is not for process"},
+		{"over the node's ceiling", long, s.authority.grant("s-refused", long), "15m"},
+	} {
+		t.Run(c.name, func(*testing.T) {
+			s.refused(v, HoldArgs{Session: "s-refused", Spec: c.spec, Envelope: c.envelope}, c.want)
+		})
+	}
+	t.Run("used before", func(t *testing.T) {
+		envelope := s.authority.grant("s-once", spec)
+		s.call("Hold", HoldArgs{Session: "s-once", Spec: spec, Envelope: envelope}, new(HoldReply))
+		s.call("Stop", "s-once", new(struct{}))
+		s.wait("s-once")
+		s.refused(v, HoldArgs{Session: "s-once", Spec: spec, Envelope: envelope}, "was carried out on this node before")
+	})
+}
+
+// TestTargetIsCheckedByTheLoader has an agent that was taken over falsify what was resolved.
+func TestTargetIsCheckedByTheLoader(t *testing.T) {
+	s, v := newStage(t), startVault(t)
+	spec := specOf(v.PID(), time.Minute)
+	for twist, want := range map[string]string{
+		"digest":   "the plan on record is sha256:0000",
+		"identity": "is not the process that was inspected",
+		"bytes":    "the executable holds",
+		"offset":   "the executable holds",
+	} {
+		t.Run(twist, func(*testing.T) {
+			session := s.newSession()
+			s.refused(v, HoldArgs{Session: session, Spec: spec, Envelope: s.authority.grant(session, spec), Twist: twist}, want)
+		})
+	}
+}
+
+// poke writes a byte into a process's text, as a debugger does.
+func poke(t *testing.T, pid int, address uint64, b byte) {
+	t.Helper()
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte{b}, int64(address)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestForeignBreakpoint(t *testing.T) {
+	s, v := newStage(t), startVault(t)
+	session, h := s.hold(specOf(v.PID(), time.Minute)) // to learn where the site is
+	s.call("Stop", session, new(struct{}))
+	s.wait(session)
+	site := h.Attached.Sites[0]
+	v.requireRestored(time.Now().Add(time.Second))
+	for _, c := range []struct {
+		name   string
+		offset uint64
+		b      byte
+		want   string
+	}{
+		{"breakpoint", 0, breakpoint, "another tool has a breakpoint there"},
+		{"changed code", uint64(len(site.Bytes) - 1), site.Bytes[len(site.Bytes)-1] ^ 1, "something has changed the code"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			poke(t, v.PID(), site.RuntimeAddress+c.offset, c.b)
+			spec, session := specOf(v.PID(), time.Minute), s.newSession()
+			err := s.agent.Call("Agent.Hold", HoldArgs{Session: session, Spec: spec, Envelope: s.authority.grant(session, spec)}, new(HoldReply))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v; want an error with %q", err, c.want)
+			}
+			testkit.RequireNoKernelObjects(t, time.Second)
+			poke(t, v.PID(), site.RuntimeAddress+c.offset, site.Bytes[c.offset])
+		})
+	}
+}
+
+// TestTargetEnds ends the session when its target ends.
+func TestTargetEnds(t *testing.T) {
+	s, v := newStage(t), startVault(t)
+	session, _ := s.hold(specOf(v.PID(), time.Minute))
+	v.call(3)
+	v.Signal(unix.SIGKILL)
+	began := time.Now()
+	r := s.wait(session)
+	if r.Final.EndedBy != event.EndTargetGone || !r.Final.Counts.Final || r.Final.Counts.Hits != 3 || !r.Final.TextRestored || len(r.Events) != 3 {
+		t.Errorf("ended with %+v, %d events", r.Final, len(r.Events))
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	testkit.RequireNoKernelObjects(t, time.Second)
+}
+
+// TestTargetIsReplaced ends the session when its target executes another program, even the same one again.
+func TestTargetIsReplaced(t *testing.T) {
+	s := newStage(t)
+	for _, by := range []string{"", "/bin/cat"} {
+		v := startVault(t)
+		path, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", v.PID()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if by == "" {
+			by = path
+		}
+		session, _ := s.hold(specOf(v.PID(), time.Minute))
+		v.Send("become " + by)
+		r := s.wait(session)
+		if r.Final.EndedBy != event.EndTargetReplaced || !r.Final.Counts.Final || !r.Final.TextRestored {
+			t.Errorf("%s: ended with %+v", by, r.Final)
+		}
+		testkit.RequireNoKernelObjects(t, time.Second)
+		if by == path {
+			v.Expect("ready", 5*time.Second)
+			v.requireRestored(time.Now().Add(time.Second)) // it is not built position-independent: the same text at the same place
+		}
+	}
+}
+
+func TestMaxHits(t *testing.T) {
+	s, v := newStage(t), startVault(t)
+	spec := specOf(v.PID(), time.Minute)
+	spec.Limits.MaxHits = 7
+	session, _ := s.hold(spec)
+	v.call(100)
+	r := s.wait(session)
+	c := r.Final.Counts
+	// It may end while the target still calls.
+	if r.Final.EndedBy != event.EndMaxHits || !c.Final || c.Emitted != 7 || c.OverLimit > 93 || c.Hits != 7+c.OverLimit || len(r.Events) != 7 {
+		t.Errorf("ended with %+v, %d events", r.Final, len(r.Events))
+	}
+	v.requireRestored(time.Now().Add(time.Second))
+}
+
+// TestTooMany refuses what would be more than a node takes, and takes again when there is room.
+func TestTooMany(t *testing.T) {
+	s, v := newStage(t), startVault(t)
+	var sessions []string
+	spec := specOf(v.PID(), time.Minute)
+	for range maxHolders {
+		session, _ := s.hold(spec)
+		sessions = append(sessions, session)
+	}
+	session := s.newSession()
+	args := HoldArgs{Session: session, Spec: spec, Envelope: s.authority.grant(session, spec)}
+	err := s.agent.Call("Agent.Hold", args, new(HoldReply))
+	if err == nil || !strings.Contains(err.Error(), "64 sessions are attached") {
+		t.Errorf("session %d: %v", maxHolders+1, err)
+	}
+	v.call(1)
+	for _, session := range sessions {
+		s.call("Stop", session, new(struct{}))
+		if r := s.wait(session); r.Final.Counts.Hits != 1 {
+			t.Errorf("%s ended with %+v", session, r.Final)
+		}
+	}
+	s.call("Hold", args, new(HoldReply))
+	s.call("Stop", session, new(struct{}))
+	s.wait(session)
+	v.requireRestored(time.Now().Add(time.Second))
+}
+
+// TestTerminate ends the whole stage as `systemctl stop` does.
+func TestTerminate(t *testing.T) {
+	s, v := newStage(t), startVault(t)
+	s.hold(specOf(v.PID(), time.Minute))
+	s.stop()
+	if err := s.ended(); err != nil {
+		t.Errorf("the monitor ended with %v", err)
+	}
+	v.requireRestored(time.Now().Add(time.Second))
+}
