@@ -11,9 +11,9 @@ enum kh_limit {
 	KH_MAX_OPS = 64,	 /* ops in one plan */
 	KH_MAX_SLOTS = 16,	 /* address slots that the ops share */
 	KH_MAX_VALUE = 4096,	 /* bytes read for one value */
-	KH_MAX_OUT = 16384,	 /* bytes of one record, header included */
+	KH_MAX_OUT = 16384,	 /* bytes of one record, header included; none of its values begins in the last KH_MAX_VALUE */
 	KH_POOL_BYTES = 1024,	 /* constants that conditions compare with */
-	KH_MAX_REGS = 32,	 /* registers in DWARF numbering: x86-64 uses 0..16 (16 = rip) */
+	KH_MAX_REGS = 32,	 /* registers in DWARF numbering: x86-64 has 0..16 (16 = rip), arm64 0..15 and 26..31 */
 	KH_LENGTH_BITS = 47,	 /* a string of 2^47 bytes or more is a misread length */
 	KH_SLOTS_PER_CPU = 4,	 /* scratch slots for each possible CPU: a hit may be preempted by another */
 };

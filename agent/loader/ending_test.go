@@ -190,3 +190,33 @@ func TestReadWaits(t *testing.T) {
 		}
 	}
 }
+
+// TestWakeups waits for the ring without looking by itself: the kernel says when the first record is there and when a
+// quarter is full, and nothing in between.
+func TestWakeups(t *testing.T) {
+	p := startHot(t)
+	s := attach(t, p, request{function: "hot_pair", values: hot.Pair(), ring: 16 * os.Getpagesize()})
+	wait := func(most time.Duration, calls int) time.Duration {
+		start := time.Now()
+		s.ring.SetDeadline(start.Add(most))
+		done := make(chan error)
+		go func() { done <- s.ring.ReadInto(&s.record) }()
+		time.Sleep(20 * time.Millisecond) // it waits now
+		p.Do(t, "pair %d 0 x", calls)
+		if err := <-done; err != nil { // at the deadline it reads what is there
+			t.Fatal(err)
+		}
+		took := time.Since(start)
+		s.records(t)
+		return took
+	}
+	if took := wait(5*time.Second, 1); took > 2*time.Second {
+		t.Errorf("the first record was announced after %v", took)
+	}
+	if took := wait(400*time.Millisecond, 10); took < 300*time.Millisecond {
+		t.Errorf("ten records were announced after %v", took)
+	}
+	if took := wait(10*time.Second, 400); took > 5*time.Second {
+		t.Errorf("a quarter of the ring was announced after %v", took)
+	}
+}

@@ -83,8 +83,7 @@ func takeMap(file **os.File, want ebpf.MapType) (*ebpf.Map, error) {
 func (r *Reader) Read(deadline time.Time) ([]byte, error) {
 	for {
 		next := time.Now().Add(pollInterval)
-		last := !deadline.After(next)
-		if last {
+		if deadline.Before(next) {
 			next = deadline
 		}
 		r.ring.SetDeadline(next)
@@ -92,7 +91,7 @@ func (r *Reader) Read(deadline time.Time) ([]byte, error) {
 		if err == nil {
 			return r.record.RawSample, nil
 		}
-		if last || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(deadline) {
 			return nil, fmt.Errorf("read record: %w", err)
 		}
 	}

@@ -3,8 +3,6 @@
 package hit_test
 
 import (
-	"os"
-	"strconv"
 	"testing"
 
 	"github.com/keyhole-dev/keyhole/internal/testkit"
@@ -15,13 +13,10 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 
 func TestMeasure(t *testing.T) {
 	testkit.RequireRoot(t)
-	n := 2000
-	if s := os.Getenv("HITS"); s != "" {
-		n, _ = strconv.Atoi(s)
-	}
-	for _, c := range hit.Measure(t, n) {
+	const calls = 2000
+	for _, c := range hit.Measure(t, calls) {
 		t.Logf("%-36s %v (%d hits, %d emitted)", c.What, c.Hit, c.Hits, c.Emitted)
-		if c.Hit <= 0 || c.Hits < 2000 {
+		if c.Hit <= 0 || c.Hits < calls {
 			t.Errorf("%s: %v over %d hits", c.What, c.Hit, c.Hits)
 		}
 	}
