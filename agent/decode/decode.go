@@ -56,8 +56,12 @@ func New(p *plan.Plan, meta Meta) *Decoder {
 		if err != nil {
 			action = redact.Action{Kind: redact.Drop}
 		}
-		v := event.Value{Name: f.Path, Type: f.TypeName, Kind: valueKind(f.Kind, action.Kind), Missing: f.Missing}
-		if action.Kind != redact.Keep {
+		v := event.Value{Name: f.Path, Type: f.TypeName, Kind: valueKind(f.Kind, redact.Keep), Missing: f.Missing}
+		if f.Emits {
+			v.Kind = valueKind(f.Kind, action.Kind)
+		}
+		// What cannot be read was not redacted either.
+		if action.Kind != redact.Keep && (f.Emits || f.Missing == event.Redacted) {
 			v.Redaction = &event.Redaction{Action: f.Action, Rule: f.Rule}
 		}
 		d.fields[i] = field{emits: f.Emits, kind: f.Kind, action: action.Kind, max: f.MaxBytes, value: v}

@@ -117,6 +117,7 @@ func TestEvent(t *testing.T) {
 		plan.Field{Path: "password", TypeName: "string", Kind: target.KindString, Action: "drop", Rule: "names/secret", Missing: event.Redacted},
 		plan.Field{Path: "qty", TypeName: "int", Kind: target.KindInt, Size: 8, Action: "keep", Rule: "default/scalar", Emits: true, MaxBytes: 8},
 		plan.Field{Path: "x", TypeName: "float64", Kind: target.KindFloat, Action: "keep", Rule: "default/scalar", Missing: event.FloatReg},
+		plan.Field{Path: "ctx", TypeName: "context.Context", Kind: target.KindOther, Action: "digest", Rule: "default/other", Missing: event.Unsupported},
 	)
 	p.Goroutine = true
 	r := record(part{bytes: "\x12\x00\x00\x00\x00\x00\x00\x00"}, part{bytes: "\x05\x00\x00\x00\x00\x00\x00\x00"})
@@ -134,7 +135,10 @@ func TestEvent(t *testing.T) {
 	if e.Process != (event.Process{PID: 4711, TID: 4712, Comm: `shop\xff`}) || e.GoroutineID != 18 {
 		t.Errorf("process %+v, goroutine %d", e.Process, e.GoroutineID)
 	}
-	if len(e.Arguments) != 3 || e.Arguments[0].Missing != event.Redacted || e.Arguments[0].Redaction.Rule != "names/secret" ||
+	if ctx := e.Arguments[3]; ctx != (event.Value{Name: "ctx", Type: "context.Context", Kind: "other", Missing: event.Unsupported}) {
+		t.Errorf("what cannot be read is %+v", ctx)
+	}
+	if len(e.Arguments) != 4 || e.Arguments[0].Missing != event.Redacted || e.Arguments[0].Redaction.Rule != "names/secret" ||
 		e.Arguments[1].Value != "5" || e.Arguments[2].Missing != event.FloatReg {
 		t.Errorf("arguments %+v", e.Arguments)
 	}

@@ -103,10 +103,11 @@ func look(r *plantest.Request, v *target.Value, hit *plantest.Hit) event.Value {
 	if kind == "" {
 		kind = string(v.Kind)
 	}
-	switch a.Kind {
-	case redact.Digest:
+	switch {
+	case v.Missing != "" || v.Kind == target.KindStruct:
+	case a.Kind == redact.Digest:
 		kind = event.KindDigest
-	case redact.Length:
+	case a.Kind == redact.Length:
 		kind = event.KindLength
 	}
 	out := event.Value{Kind: kind}

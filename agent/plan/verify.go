@@ -67,12 +67,26 @@ func (f *Field) verify() error {
 		return fmt.Errorf("the action is %s, and the reason %q", action, f.Missing)
 	case f.Emits != (f.Missing == ""):
 		return fmt.Errorf("emits is %v, and the reason that it is missing %q", f.Emits, f.Missing)
+	case f.Emits && !readable(f.Kind, f.Size):
+		return fmt.Errorf("no op reads a %s of %d bytes", f.Kind, f.Size)
 	case action.For(string(f.Kind)) != action:
 		return fmt.Errorf("%s means nothing for a value of kind %s", action, f.Kind)
 	case f.MaxBytes < 0 || f.MaxBytes > MaxValue || !f.Emits && f.MaxBytes != 0:
 		return fmt.Errorf("%d bytes at most", f.MaxBytes)
 	}
 	return nil
+}
+
+// readable says whether there is an op for values of a kind and size.
+func readable(k target.Kind, size int) bool {
+	switch k {
+	case target.KindString, target.KindBytes, target.KindCString:
+		return true
+	case target.KindInt, target.KindUint, target.KindBool, target.KindFloat, target.KindPointer, target.KindLength:
+		return size > 0 && size <= 8 && scalar(uint8(size))
+	default:
+		return false
+	}
 }
 
 // verifyOps walks the ops as the kernel does.

@@ -94,6 +94,8 @@ func TestVerifyRefuses(t *testing.T) {
 		"a dropped field that is only missing": {func(p *plan.Plan) { field(t, p, "user.Password").Missing = event.Fault }, "drop"},
 		"a kept field that is called dropped":  {func(p *plan.Plan) { field(t, p, "total").Action = "drop" }, "drop"},
 		"a field nobody decided about":         {func(p *plan.Plan) { field(t, p, "total").Rule = "" }, "no rule"},
+		"a struct that emits":                  {func(p *plan.Plan) { field(t, p, "total").Kind = "struct" }, "struct"},
+		"a number of 264 bytes":                {func(p *plan.Plan) { field(t, p, "total").Size = 264 }, "264 bytes"},
 		"an unknown action":                    {func(p *plan.Plan) { field(t, p, "total").Action = "hide" }, "unknown action"},
 		"the suffix of a number":               {func(p *plan.Plan) { field(t, p, "total").Action = "suffix:1" }, "means nothing"},
 		"a record too long":                    {func(p *plan.Plan) { field(t, p, "total").MaxBytes = 20000 }, "does not fit"},

@@ -18,7 +18,7 @@ const (
 	RuleDefaultText    = "default/string"   // strings and bytes of which nothing speaks: digest
 	RuleDefaultPointer = "default/pointer"  // pointers of which nothing speaks: drop, an address defeats ASLR
 	RuleDefaultScalar  = "default/scalar"   // integers, floats, booleans, lengths of which nothing speaks: keep
-	RuleDefaultOther   = "default/other"    // everything else: drop
+	RuleDefaultOther   = "default/other"    // what cannot be read whole, such as structs: digest, should it ever be
 	RuleRequest        = "request"          // the requester asked for it
 )
 
@@ -188,7 +188,7 @@ func unspoken(f *Field, identifier bool) Decision {
 	case "pointer":
 		return Decision{Action: Action{Kind: Drop}, Rule: RuleDefaultPointer}
 	default:
-		return Decision{Action: Action{Kind: Drop}, Rule: RuleDefaultOther}
+		return Decision{Action: Action{Kind: Digest}, Rule: RuleDefaultOther}
 	}
 }
 
