@@ -37,7 +37,7 @@ func lacking() string {
 	var caps [2]unix.CapUserData
 	if err := unix.Capget(&status, &caps[0]); err == nil {
 		has := func(c uint) bool { return caps[c/32].Effective>>(c%32)&1 == 1 }
-		if !has(unix.CAP_SYS_ADMIN) && !(has(unix.CAP_BPF) && has(unix.CAP_PERFMON)) {
+		if !has(unix.CAP_SYS_ADMIN) && (!has(unix.CAP_BPF) || !has(unix.CAP_PERFMON)) {
 			return "this process has not the capabilities BPF and PERFMON; run it as root or give it these two"
 		}
 	}

@@ -207,8 +207,8 @@ func requireValues(t *testing.T, e event.Event, want []string) {
 		if got == want[i] {
 			continue
 		}
-		before, after, any := strings.Cut(want[i], "*")
-		if !any || !strings.HasPrefix(got, before) || !strings.HasSuffix(got, after) {
+		before, after, anything := strings.Cut(want[i], "*")
+		if !anything || !strings.HasPrefix(got, before) || !strings.HasSuffix(got, after) {
 			t.Errorf("%s is %q, want %q", v.Name, got, want[i])
 		}
 	}
