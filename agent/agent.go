@@ -29,8 +29,8 @@ import (
 )
 
 const (
-	// maxSessions is how many sessions one node carries out at once. Each is a process.
-	maxSessions = 256
+	// maxSessions is how many sessions one node carries out at once. Each is a process, and the monitor starts no more.
+	maxSessions = 64
 	// countsEvery is how often counts are looked at, and reported if they moved.
 	countsEvery = 500 * time.Millisecond
 	// drainTime is how long an agent that was told to end waits for its sessions; the monitor kills what is left.
@@ -135,11 +135,11 @@ type runner struct {
 
 func (r *runner) run(ctx context.Context) error {
 	// The link outlives ctx: sessions end in order, and their last reports and records leave.
+	var linked sync.WaitGroup
+	defer linked.Wait()
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	r.done = working.Done()
-	var linked sync.WaitGroup
-	defer linked.Wait()
 	linked.Go(func() { r.link.Run(working) })
 	ticker := time.NewTicker(countsEvery)
 	defer ticker.Stop()
@@ -161,7 +161,6 @@ func (r *runner) run(ctx context.Context) error {
 			ending, deadline = nil, time.After(drainTime)
 			r.handle(session.Draining{Cause: event.EndAgentLost})
 		case <-deadline:
-			stop()
 			return fmt.Errorf("%d sessions did not end within %v", len(r.machine.Live()), drainTime)
 		case <-closed:
 			return ended(ctx)

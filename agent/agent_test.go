@@ -15,6 +15,7 @@ import (
 
 	"github.com/keyhole-dev/keyhole/agent/loader"
 	"github.com/keyhole-dev/keyhole/agent/plan"
+	"github.com/keyhole-dev/keyhole/agent/privsep"
 	"github.com/keyhole-dev/keyhole/agent/session"
 	spooled "github.com/keyhole-dev/keyhole/audit"
 	"github.com/keyhole-dev/keyhole/internal/audit"
@@ -24,7 +25,11 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+// TestMain is also every process that an agent consists of.
+func TestMain(m *testing.M) {
+	privsep.Main(privsep.Roles{Agent: Role})
+	testkit.Main(m)
+}
 
 func TestWaitUntil(t *testing.T) {
 	at := loader.BootNow() + uint64(30*time.Millisecond)

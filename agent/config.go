@@ -74,6 +74,7 @@ func (c *Config) Options() (privsep.Options, error) {
 		GrantKeys: c.GrantKeys,
 		LogKey:    c.LogKey,
 		Ceiling:   c.Ceiling,
+		RingBytes: c.RingBytes,
 	}, nil
 }
 

@@ -53,6 +53,7 @@ keeps. Telemetry is exported as the standard OTEL_* variables say, and nowhere w
 	f.StringVar(&c.GrantKeys, "grant-key", "", "file with the public keys whose grants are carried out (PEM)")
 	f.StringVar(&c.LogKey, "log-key", "", "file with the public key of the audit log")
 	f.StringVar(&c.Ceiling, "ceiling", "", "file with this node's own limits (YAML); without it the built-in ceiling holds")
+	f.IntVar(&c.RingBytes, "ring-bytes", 0, "size of each session's ring buffer, a power of two; 0 is the default")
 	return cmd
 }
 

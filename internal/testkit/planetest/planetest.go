@@ -210,8 +210,13 @@ func (s *Stream) send(m *keyholev1.ConnectResponse) {
 	}
 }
 
-// End ends the stream from the control plane's side.
-func (s *Stream) End(err error) { s.over <- err }
+// End ends the stream from the control plane's side. The first End counts.
+func (s *Stream) End(err error) {
+	select {
+	case s.over <- err:
+	default:
+	}
+}
 
 // An authority issues SPIFFE identities.
 type authority struct {
