@@ -112,7 +112,7 @@ func searchCanary(t *testing.T, rules string) (canary, key places) {
 	vault.Expect("ok", 10*time.Second)
 
 	tr := d.Trace(fmt.Sprintf("pid/%d", vault.PID()), "main.Open", "--arg", "account", "--arg", "note", "--arg", "n",
-		"--rate", "1000000/s", "--for", "2m")
+		"--rate", "1000000/s", "--max-bytes", "1073741824", "--for", "5m")
 	var output strings.Builder
 	var reading sync.WaitGroup
 	var sum *devtest.Summary

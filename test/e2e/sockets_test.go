@@ -54,13 +54,3 @@ func TestOpenSockets(t *testing.T) {
 		t.Errorf("the session ended by %q", sum.EndedBy)
 	}
 }
-
-// startVault starts the target that is handed secrets.
-func startVault(t *testing.T) *testkit.Program {
-	t.Helper()
-	vault := testkit.Start(t, testkit.BuildGo(t, "test/targets/vault"))
-	vault.Expect("ready", 10*time.Second)
-	vault.Send("secret 0123456789abcdef")
-	vault.Expect("ok", 10*time.Second)
-	return vault
-}
