@@ -9,7 +9,7 @@
 #include "scratch.h"
 #include "siphash.h"
 
-/* What the ops of one hit share. On the stack: at most 400 of its 512 bytes. */
+/* What the ops of one hit share: on the stack, of whose 512 bytes it takes 320 at most. */
 struct kh_hit {
 	__u64 registers[KH_REGISTERS];
 	__u64 slot[KH_MAX_SLOTS];
@@ -52,7 +52,7 @@ static __always_inline __u64 kh_get(const struct kh_hit *hit, __u8 slot)
 	return kh_veil(hit, hit->slot[slot]);
 }
 
-static __always_inline enum kh_reason kh_reason(const struct kh_hit *hit, __u8 slot)
+static __always_inline enum kh_reason kh_why(const struct kh_hit *hit, __u8 slot)
 {
 	return (enum kh_reason)kh_veil(hit, hit->reason[slot]);
 }
@@ -69,7 +69,7 @@ static __always_inline void kh_op_reg(struct kh_hit *hit, const volatile struct 
 
 static __always_inline void kh_op_load(struct kh_hit *hit, const volatile struct kh_op *op)
 {
-	enum kh_reason reason = kh_reason(hit, op->src);
+	enum kh_reason reason = kh_why(hit, op->src);
 	__u64 base = kh_get(hit, op->src), value = 0;
 
 	if (reason == KH_OK) {
@@ -85,7 +85,7 @@ static __always_inline void kh_op_load(struct kh_hit *hit, const volatile struct
 static __always_inline enum kh_reason kh_read_cstr(void *to, __u32 cap, const struct kh_hit *hit,
 						   const volatile struct kh_op *op, __u32 *n)
 {
-	enum kh_reason reason = kh_reason(hit, op->src);
+	enum kh_reason reason = kh_why(hit, op->src);
 	__u64 base = kh_get(hit, op->src);
 	long got;
 
@@ -156,7 +156,7 @@ static __always_inline bool kh_compare_int(__u64 a, __u8 width, __u32 how, __u64
 /* A condition on a value that cannot be read does not hold, whatever it asks for. */
 static __always_inline bool kh_op_if_int(const struct kh_hit *hit, const volatile struct kh_op *op)
 {
-	return kh_reason(hit, op->src) == KH_OK &&
+	return kh_why(hit, op->src) == KH_OK &&
 	       kh_compare_int(kh_get(hit, op->src), op->arg, op->n, *(const volatile __u64 *)(pool + op->aux));
 }
 
@@ -165,7 +165,7 @@ static __always_inline bool kh_op_if_string(const struct kh_hit *hit, struct kh_
 	__u32 n = op->n, got = 0;
 	bool equal;
 
-	if (kh_reason(hit, op->src) != KH_OK || n > KH_POOL_BYTES)
+	if (kh_why(hit, op->src) != KH_OK || n > KH_POOL_BYTES)
 		return false;
 	if (op->code == KH_OP_IF_CSTR) {
 		if (kh_read_cstr(s->in.bytes, n, hit, op, &got) != KH_OK)
@@ -173,7 +173,7 @@ static __always_inline bool kh_op_if_string(const struct kh_hit *hit, struct kh_
 		kh_used(s, got);
 		equal = got == n;
 	} else {
-		if (kh_reason(hit, op->dst) != KH_OK)
+		if (kh_why(hit, op->dst) != KH_OK)
 			return false;
 		equal = kh_get(hit, op->dst) == n;
 		if (equal && n) {
@@ -185,6 +185,7 @@ static __always_inline bool kh_op_if_string(const struct kh_hit *hit, struct kh_
 	equal = equal && kh_equal(&s->in, op->aux, n);
 	return equal == (op->arg == KH_EQ);
 }
+
 /* Walks the conditions. False: the hit is filtered. */
 static __always_inline bool kh_decide(struct kh_hit *hit, struct kh_slot *s)
 {
@@ -228,7 +229,7 @@ static __always_inline struct kh_leaving kh_missing(enum kh_reason reason)
 	return (struct kh_leaving){ .reason = reason };
 }
 
-/* The digest takes the place of the first n bytes of the input part. */
+/* Of the first n bytes of the input part, their digest leaves. */
 static __always_inline void kh_leave_digest(struct kh_slot *s, __u8 *to, __u32 n)
 {
 	*(__u64 *)to = kh_siphash(&s->in, n);
@@ -237,7 +238,7 @@ static __always_inline void kh_leave_digest(struct kh_slot *s, __u8 *to, __u32 n
 static __always_inline struct kh_leaving kh_op_emit(const struct kh_hit *hit, struct kh_slot *s,
 						    const volatile struct kh_op *op, __u8 *to)
 {
-	struct kh_leaving v = { .reason = kh_reason(hit, op->src), .length = op->arg };
+	struct kh_leaving v = { .reason = kh_why(hit, op->src), .length = op->arg };
 	__u64 value = kh_low(kh_get(hit, op->src), op->arg);
 
 	if (v.reason != KH_OK)
@@ -263,12 +264,12 @@ static __always_inline struct kh_leaving kh_op_emit(const struct kh_hit *hit, st
 static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, struct kh_slot *s,
 						     const volatile struct kh_op *op, __u8 *to)
 {
-	struct kh_leaving v = { .reason = kh_reason(hit, op->src), .length = kh_get(hit, op->dst) };
+	struct kh_leaving v = { .reason = kh_why(hit, op->src), .length = kh_get(hit, op->dst) };
 	__u64 from = kh_get(hit, op->src);
 	__u32 cap = op->n, n, part = op->aux;
 
 	if (v.reason == KH_OK)
-		v.reason = kh_reason(hit, op->dst);
+		v.reason = kh_why(hit, op->dst);
 	if (v.reason == KH_OK && v.length >> KH_LENGTH_BITS)
 		v.reason = KH_BAD_LENGTH;
 	if (v.reason == KH_OK && v.length && !from)

@@ -235,3 +235,32 @@ func TestHammer(t *testing.T) {
 	}
 	s.requireScratchZero(t)
 }
+
+// TestNoFreeSlot marks every slot of the scratch as claimed, as so many hits that preempt each other would: a hit without
+// one is counted as lost, whether it needs the slot for a condition or for its record, and takes no ticket.
+func TestNoFreeSlot(t *testing.T) {
+	p := startHot(t)
+	for _, where := range []string{"", `text == "x"`} {
+		s := attach(t, p, request{function: "hot_pair", values: hot.Pair(), where: where, limits: probe.Limits{MaxHits: 2}})
+		scratch := s.program.objects.KhScratch
+		slot := make([]byte, scratch.ValueSize())
+		mark := func(claimed byte) {
+			slot[0] = claimed
+			for i := range scratch.MaxEntries() {
+				if err := scratch.Put(i, slot); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		mark(1)
+		p.Do(t, "pair 10 0 x")
+		if n := s.counts(t, 10); n.Lost != 10 {
+			t.Errorf("%q: %+v", where, n)
+		}
+		mark(0)
+		p.Do(t, "pair 10 0 x")
+		if n := s.counts(t, 20); n.Lost != 10 || n.Emitted != 2 || n.OverLimit != 8 {
+			t.Errorf("%q: %+v", where, n)
+		}
+	}
+}
