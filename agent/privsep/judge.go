@@ -61,7 +61,7 @@ func (j *judge) judge(envelope []byte, identity target.Identity) (*sentence, err
 		return nil, err
 	}
 	if !selects(spec.Target, identity) {
-		return nil, problem.New(problem.PermissionDenied, "grant: it is not for process %d (%s)", identity.PID, identity.Path)
+		return nil, problem.New(problem.PermissionDenied, "grant: it is not for process %d (%q)", identity.PID, identity.Path)
 	}
 	rules, err := g.Rules.WithCompulsory(j.ceiling.Rules)
 	if err != nil {

@@ -82,7 +82,7 @@ func (s *subject) open(self fileID) error {
 		return err
 	}
 	if (fileID{s.identity.Device, s.identity.Inode}) == self {
-		return problem.New(problem.PermissionDenied, "process %d (%s) is Keyhole itself, which is never a target", pid, s.identity.Comm)
+		return problem.New(problem.PermissionDenied, "process %d (%q) is Keyhole itself, which is never a target", pid, s.identity.Comm)
 	}
 	if s.maps, err = readMaps(dir + "maps"); err != nil {
 		return s.explain(err)
@@ -133,7 +133,7 @@ func (s *subject) explain(err error) error {
 	case hasExitedFile(s.process), statErr != nil:
 		return problem.New(problem.NotFound, "process %d has ended", pid)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH):
-		return problem.New(problem.FailedPrecondition, "process %d (%s) is a thread of the kernel: it has no executable", pid, stat.Comm)
+		return problem.New(problem.FailedPrecondition, "process %d (%q) is a thread of the kernel: it has no executable", pid, stat.Comm)
 	case errors.Is(err, fs.ErrPermission):
 		return problem.New(problem.PermissionDenied, "the kernel does not let the agent look at process %d: %v", pid, err)
 	default:
