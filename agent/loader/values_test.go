@@ -3,7 +3,6 @@
 package loader
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -189,21 +188,14 @@ func TestRecordsAreExact(t *testing.T) {
 	}
 }
 
-// requireValues compares an event's values with texts: "<reason>" for a missing one, "…" at the end of one that was
-// cut, "*" at an end for any.
+// requireValues compares an event's values with texts as show writes them; "*" stands for anything.
 func requireValues(t *testing.T, e event.Event, want []string) {
 	t.Helper()
 	if len(e.Arguments) != len(want) {
 		t.Fatalf("%d values, want %d", len(e.Arguments), len(want))
 	}
 	for i, v := range e.Arguments {
-		got := v.Value
-		if v.Missing != "" {
-			got = fmt.Sprintf("<%s>", v.Missing)
-		}
-		if v.Truncated {
-			got += "…"
-		}
+		got := show(v)
 		if got == want[i] {
 			continue
 		}
@@ -211,5 +203,17 @@ func requireValues(t *testing.T, e event.Event, want []string) {
 		if !anything || !strings.HasPrefix(got, before) || !strings.HasSuffix(got, after) {
 			t.Errorf("%s is %q, want %q", v.Name, got, want[i])
 		}
+	}
+}
+
+// show writes a value as its text, with "…" behind it if it was cut, or the reason why it is missing as "<reason>".
+func show(v event.Value) string {
+	switch {
+	case v.Missing != "":
+		return "<" + v.Missing + ">"
+	case v.Truncated:
+		return v.Value + "…"
+	default:
+		return v.Value
 	}
 }
