@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package view
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/keyhole-dev/keyhole/cmd/keyhole/internal/table"
+	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/redact"
+	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
+)
+
+// Summary is what is said of a session when it is over.
+func (t *Trace) Summary(sum *keyholev1.Summary) []table.Line {
+	s := t.session
+	first := "Ended: " + ending(sum.GetEndedBy())
+	if s.GetAttached() != nil && s.GetEnded() != nil {
+		first += fmt.Sprintf(" after %s", clock(s.GetEnded().AsTime().Sub(s.GetAttached().AsTime())))
+	}
+	if sites := len(s.GetSites()); sites > 0 {
+		first += fmt.Sprintf(" · detached on %d of %d", sites, sites)
+	}
+	lines := []table.Line{line(bold(first))}
+	lines = append(lines, item("calls", callsText(sum)))
+	if missed := sum.GetLostToClient(); missed > 0 {
+		lines = append(lines, item("missed", fmt.Sprintf("%s events were emitted and did not reach this terminal: it, or the way to it, was too slow", number(missed))))
+	}
+	if !sum.GetCountsFinal() {
+		lines = append(lines, item("", "these counts are not final: nobody was left to read the last ones"))
+	}
+	if withheld := withheldText(s.GetFields()); withheld != "" {
+		lines = append(lines, item("withheld", withheld), item("policy", short(s.GetPolicyDigest())))
+	}
+	if t.spans > 0 {
+		lines = append(lines, item("spans", fmt.Sprintf("%s of the %s events shown were exported as spans; -o json has their IDs", number(t.spans), number(t.shown))))
+	}
+	return append(lines, item("record", "keyhole audit show "+s.GetId()))
+}
+
+func item(name, text string) table.Line { return line(dim(fmt.Sprintf("  %-9s ", name)), text) }
+
+// callsText is the equation that a session's counts are.
+func callsText(sum *keyholev1.Summary) string {
+	text := fmt.Sprintf("%s = emitted %s", number(sum.GetHits()), number(sum.GetEmitted()))
+	for _, outcome := range []struct {
+		name  string
+		count uint64
+	}{
+		{"rate-limited", sum.GetThrottled()}, {"filtered", sum.GetFiltered()}, {"sampled out", sum.GetSampledOut()},
+		{"over the limit", sum.GetOverLimit()}, {"lost", sum.GetLost()},
+	} {
+		text += fmt.Sprintf(" + %s %s", outcome.name, number(outcome.count))
+	}
+	if sum.Missed != nil {
+		text += fmt.Sprintf("   missed by the kernel %s", number(sum.GetMissed()))
+	}
+	return text
+}
+
+// withheldText says which values were not shown whole, and by which rule.
+func withheldText(fields []*keyholev1.Field) string {
+	var parts []string
+	for _, f := range fields {
+		if f.GetMissing() != "" && f.GetMissing() != event.Redacted {
+			continue
+		}
+		if a, err := redact.ParseAction(f.GetAction()); err == nil && a.Kind == redact.Keep {
+			continue
+		}
+		parts = append(parts, fmt.Sprintf("%s by %s (%s)", f.GetPath(), f.GetRule(), f.GetAction()))
+	}
+	return strings.Join(parts, ", ")
+}

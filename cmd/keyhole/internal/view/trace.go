@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package view
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"github.com/keyhole-dev/keyhole/cmd/keyhole/internal/table"
+	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/redact"
+	"github.com/keyhole-dev/keyhole/internal/target"
+	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
+)
+
+const (
+	// quietTime is after how long without a hit something is said about it.
+	quietTime = 5 * time.Second
+	// rateWindow is over how long the present rate is taken.
+	rateWindow = 3 * time.Second
+	timeFormat = "15:04:05.000"
+)
+
+// A Trace is what is shown of one session while it goes on: two lines that say what is attached where, a row for each
+// event, a status that changes, and at the end what became of all calls. Its methods return lines and write nothing; they
+// take the time, so that it is the caller's.
+type Trace struct {
+	width   int // cells of the terminal; 0: none, nothing is cut
+	session *keyholev1.Session
+
+	attached time.Time // when this end saw that it is attached, by its own clock
+	columns  *table.Columns
+	names    []string
+	shown    uint64
+	spans    uint64
+	quiet    bool // it was said that nothing came
+	hits     []sampled
+	rows     []sampled
+}
+
+// A sampled count.
+type sampled struct {
+	at    time.Time
+	count uint64
+}
+
+// NewTrace begins to show a session on a terminal of so many cells; 0: the lines go elsewhere.
+func NewTrace(width int) *Trace {
+	return &Trace{width: width}
+}
+
+// Session takes the session's new state. It returns the lines above the rows, once.
+func (t *Trace) Session(s *keyholev1.Session, now time.Time) []table.Line {
+	t.session = s
+	t.hits = sample3s(t.hits, now, s.GetSummary().GetHits())
+	if t.columns != nil || s.GetState() < keyholev1.SessionState_SESSION_STATE_ATTACHED || s.GetAttached() == nil {
+		return nil
+	}
+	t.attached = now
+	t.layout(s.GetFields())
+	where := s.GetProcess()
+	if s.GetNode() != "" {
+		where += " on " + s.GetNode()
+	}
+	limits := s.GetSpec().GetLimits()
+	shown := fmt.Sprintf("shown at most %s/s", number(uint64(limits.GetRate())))
+	if n := limits.GetSample(); n > 1 {
+		shown += fmt.Sprintf(" of every %dth call", n)
+	}
+	if s.GetSpec().GetWhere() != "" {
+		shown += " where " + s.GetSpec().GetWhere()
+	}
+	sites := len(s.GetSites())
+	return []table.Line{
+		line(bold(s.GetFunction()), "   ", where, "   ", dim("build "+build(s.GetBuildId())+"   session "+s.GetId())),
+		line(fmt.Sprintf("attached %d/%d   ends in %s   %s", sites, sites, clock(t.left(now)), shown)),
+		t.columns.Header(),
+	}
+}
+
+// layout makes the columns for the plan's fields, and parts a terminal's width between them.
+func (t *Trace) layout(fields []*keyholev1.Field) {
+	columns := []table.Column{{Title: "TIME", Min: len(timeFormat)}}
+	for _, f := range fields {
+		t.names = append(t.names, f.GetPath())
+		columns = append(columns, column(f))
+	}
+	if t.width > 0 {
+		share(columns, t.width)
+	}
+	t.columns = table.NewColumns(columns...)
+}
+
+// column is the place of a field's values.
+func column(f *keyholev1.Field) table.Column {
+	const widest = 40
+	c := table.Column{Title: f.GetPath(), Max: widest}
+	action, err := redact.ParseAction(f.GetAction())
+	switch {
+	case f.GetMissing() == event.Redacted:
+		c.Min = len("withheld (drop)")
+	case f.GetMissing() != "":
+		c.Min = len(f.GetMissing())
+	case err != nil:
+	case action.Kind == redact.Digest:
+		c.Min = 1 + 16
+	case action.Kind == redact.Suffix, action.Kind == redact.Prefix:
+		c.Min = min(table.Width(hidden)+action.N, widest)
+	case action.Kind == redact.Length:
+		c.Min = table.Width(hidden) + len("(123)")
+	case f.GetKind() == event.KindInt, f.GetKind() == event.KindUint, f.GetKind() == event.KindFloat:
+		c.Right, c.Min = true, 6
+	case f.GetKind() == event.KindString, f.GetKind() == string(target.KindCString), f.GetKind() == event.KindBytes:
+		c.Min = 12
+	}
+	return c
+}
+
+// share bounds the columns so that a row fits a terminal: what each needs at least, and an equal part of the rest.
+func share(columns []table.Column, width int) {
+	rest := width
+	for _, c := range columns {
+		rest -= max(c.Min, table.Width(c.Title)) + 2
+	}
+	more := max(rest, 0) / max(len(columns)-1, 1)
+	for i := range columns[1:] {
+		c := &columns[i+1]
+		c.Max = max(c.Min, table.Width(c.Title)) + more
+		c.Cut = !c.Right // a number without its end is another number
+	}
+}
+
+// Event returns the row of one event.
+func (t *Trace) Event(e *keyholev1.Event, now time.Time) []table.Line {
+	t.shown++
+	if e.GetSpanId() != "" {
+		t.spans++
+	}
+	t.quiet = true // whoever has seen one knows that the function is called
+	t.rows = sample3s(t.rows, now, t.shown)
+	if t.columns == nil {
+		var fields []*keyholev1.Field
+		for _, v := range e.GetArguments() {
+			fields = append(fields, &keyholev1.Field{Path: v.GetName(), Kind: v.GetKind(), Action: cmp.Or(v.GetRedaction().GetAction(), "keep")})
+		}
+		t.layout(fields)
+	}
+	values := make(map[string]*keyholev1.Value, len(e.GetArguments()))
+	for _, v := range e.GetArguments() {
+		values[v.GetName()] = v
+	}
+	cells := make([]table.Span, 0, len(t.names)+1)
+	cells = append(cells, dim(e.GetTime().AsTime().Local().Format(timeFormat)))
+	for _, name := range t.names {
+		if v := values[name]; v != nil {
+			cells = append(cells, Value(v))
+		} else {
+			cells = append(cells, warn("not sent"))
+		}
+	}
+	return []table.Line{t.columns.Row(cells)}
+}
+
+// Status is the line at the bottom of a terminal; nil before there is anything to say.
+func (t *Trace) Status(now time.Time) table.Line {
+	s := t.session
+	switch {
+	case s == nil:
+		return nil
+	case s.GetState() == keyholev1.SessionState_SESSION_STATE_GRANTED:
+		return line(dim(fmt.Sprintf("  on record; waiting for %s …", cmp.Or(s.GetNode(), "the node"))))
+	case t.columns == nil:
+		return line(dim("  analysing and attaching …"))
+	case s.GetState() >= keyholev1.SessionState_SESSION_STATE_DETACHING:
+		return line(dim("  detaching …"))
+	}
+	hits, emitted := s.GetSummary().GetHits(), s.GetSummary().GetEmitted()
+	text := fmt.Sprintf("  ↑ %s shown of %s calls · %s calls/s, shown %s/s", number(t.shown), number(max(hits, t.shown)),
+		rate(t.hits, now), rate(t.rows, now))
+	if lost := s.GetSummary().GetLost(); lost > 0 {
+		text += fmt.Sprintf(" · lost %s", number(lost))
+	}
+	if emitted > 0 && s.GetSpec().GetLimits().GetMaxHits() > 0 {
+		text += fmt.Sprintf(" · %s of --max-hits %s", number(emitted), number(s.GetSpec().GetLimits().GetMaxHits()))
+	}
+	return line(dim(text + fmt.Sprintf(" · ends in %s · Ctrl-C detaches", clock(t.left(now)))))
+}
+
+// Quiet says once what is known when nothing was shown for a while after the attach.
+func (t *Trace) Quiet(now time.Time) []table.Line {
+	if t.quiet || t.columns == nil || now.Sub(t.attached) < quietTime || t.session.GetState() != keyholev1.SessionState_SESSION_STATE_ATTACHED {
+		return nil
+	}
+	t.quiet = true
+	s := t.session.GetSummary()
+	after := fmt.Sprintf(" in %d s", quietTime/time.Second)
+	if s.GetHits() == 0 {
+		return []table.Line{line(warn(fmt.Sprintf("0 calls%s: %s is attached, and %s did not call it. ", after, t.session.GetFunction(), t.session.GetProcess())),
+			"Is it inlined somewhere? keyhole explain says where; keyhole functions finds its callers' names.")}
+	}
+	var why string
+	switch max(s.GetFiltered(), s.GetSampledOut(), s.GetThrottled()) {
+	case s.GetFiltered():
+		why = "none met --where " + t.session.GetSpec().GetWhere()
+	case s.GetSampledOut():
+		why = "--sample left them out"
+	default:
+		why = "--rate left them out"
+	}
+	return []table.Line{line(warn(fmt.Sprintf("%s calls%s, none shown: %s.", number(s.GetHits()), after, why)))}
+}
+
+// left is the time until the deadline by this end's clock: the node's may show another time of day.
+func (t *Trace) left(now time.Time) time.Duration {
+	s := t.session
+	if s.GetDeadline() == nil || s.GetAttached() == nil {
+		return s.GetSpec().GetLimits().GetTtl().AsDuration()
+	}
+	return s.GetDeadline().AsTime().Sub(s.GetAttached().AsTime()) - now.Sub(t.attached)
+}
+
+// sample3s adds a count and forgets those before the window, but for the last of them.
+func sample3s(list []sampled, now time.Time, count uint64) []sampled {
+	list = append(list, sampled{now, count})
+	for len(list) > 2 && now.Sub(list[1].at) >= rateWindow {
+		list = list[1:]
+	}
+	return list
+}
+
+// rate is how many a second there were in the window.
+func rate(list []sampled, now time.Time) string {
+	if len(list) == 0 {
+		return "0"
+	}
+	last, first := list[len(list)-1], list[0]
+	for _, s := range list {
+		if now.Sub(s.at) > rateWindow {
+			first = s
+		}
+	}
+	passed := now.Sub(first.at)
+	if passed < time.Second/2 {
+		return "…"
+	}
+	perSecond := float64(last.count-first.count) / passed.Seconds()
+	if perSecond > 0 && perSecond < 10 {
+		return fmt.Sprintf("%.1f", perSecond)
+	}
+	return number(uint64(perSecond + 0.5))
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyhole-dev/keyhole/cmd/keyhole/internal/table"
+	"github.com/keyhole-dev/keyhole/internal/probe"
+)
+
+// A request is the flags that trace and explain share.
+type request struct {
+	arguments  []string
+	redact     []string
+	where      string
+	sample     string
+	rate       string
+	maxHits    uint64
+	ttl        time.Duration
+	reason     string
+	node       string
+	valueBytes uint32
+	maxBytes   uint64
+}
+
+// add defines the flags on a command.
+func (r *request) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVar(&r.arguments, "arg", nil, "`PATH` of a value to capture, such as qty or c.user.email; repeatable (default: every parameter)")
+	f.StringArrayVar(&r.redact, "redact", nil, "`PATH=ACTION`: redact more strictly than policy does, by drop, digest, length, suffix:N or prefix:N; repeatable")
+	f.StringVar(&r.where, "where", "", "`CONDITION` that a call must meet, such as 'qty > 10 && sku == \"A\"'")
+	f.StringVar(&r.sample, "sample", "", "look at one call of so many, such as `1/10`")
+	f.StringVar(&r.rate, "rate", "", fmt.Sprintf("show at most so many calls a second, such as `10/s` (default %d/s)", probe.DefaultRate))
+	f.Uint64Var(&r.maxHits, "max-hits", 0, "end after `N` events")
+	f.DurationVar(&r.ttl, "for", probe.DefaultTTL, "end after this `TIME`; policy sets the most")
+	f.StringVar(&r.reason, "reason", "", "`TEXT` that goes on record (KEYHOLE_REASON)")
+	f.StringVar(&r.node, "node", "", "`NAME` of the node; needed where there are several")
+	f.Uint32Var(&r.valueBytes, "value-bytes", probe.DefaultValueBytes, fmt.Sprintf("`N` bytes of one string, at most %d", probe.MaxValueBytes))
+	f.Uint64Var(&r.maxBytes, "max-bytes", probe.DefaultMaxBytes, "`N` bytes of events in all")
+}
+
+// spec reads the flags and arguments of a command. The reason may still be missing.
+func (r *request) spec(target, function string) (probe.Spec, error) {
+	s := probe.Spec{
+		Function: function, Arguments: r.arguments, Where: r.where, Reason: r.reason,
+		Limits: probe.Limits{TTL: r.ttl, MaxHits: r.maxHits, ValueBytes: r.valueBytes, MaxBytes: r.maxBytes},
+	}
+	var err error
+	if s.Target, err = selector(target, r.node); err != nil {
+		return s, err
+	}
+	if r.ttl == 0 || r.valueBytes == 0 || r.maxBytes == 0 {
+		return s, invalid("--for, --value-bytes and --max-bytes: 0 leaves nothing to show; leave the flag out for its default")
+	}
+	if r.rate != "" {
+		if s.Limits.Rate, err = probe.ParseRate(r.rate); err != nil {
+			return s, invalid("%v", err)
+		}
+	}
+	if r.sample != "" {
+		if s.Limits.Sample, err = probe.ParseSample(r.sample); err != nil {
+			return s, invalid("%v", err)
+		}
+	}
+	for _, text := range r.redact {
+		path, action, found := strings.Cut(text, "=")
+		if !found {
+			return s, invalid("--redact %.64q: want PATH=ACTION, such as user.email=digest", text)
+		}
+		s.Redact = append(s.Redact, probe.Redaction{Path: path, Action: action})
+	}
+	// How long is long enough is for the control plane and the node to say, and for the record.
+	checked := s
+	checked.Limits.TTL = min(s.Limits.TTL, probe.MaxTTL)
+	if checked.Reason == "" {
+		checked.Reason = "to be asked"
+	}
+	if err := checked.Validate(); err != nil {
+		return s, invalid("%v", err)
+	}
+	return s.WithDefaults(), nil
+}
+
+func selector(target, node string) (probe.Selector, error) {
+	s, err := probe.ParseTarget(target)
+	if err == nil {
+		s.Node = node
+		err = s.Validate()
+	}
+	if err != nil {
+		return s, invalid("%v", err)
+	}
+	return s, nil
+}
+
+// askReason returns why: --reason, KEYHOLE_REASON, or what a person answers.
+func (sh *shell) askReason(said string) (string, error) {
+	if said == "" {
+		said = sh.variable("KEYHOLE_REASON")
+	}
+	if said != "" {
+		return said, nil
+	}
+	if !sh.isTerminal(sh.stdin) || !sh.isTerminal(sh.stderr) {
+		return "", invalid("--reason: missing; say why, it goes on record (or set KEYHOLE_REASON)")
+	}
+	answer, err := sh.ask("Why? This goes on record: ")
+	if err == nil && answer == "" {
+		return "", invalid("--reason: missing; nothing was attached")
+	}
+	return answer, err
+}
+
+// ask asks a person for one line.
+func (sh *shell) ask(question string) (string, error) {
+	if _, err := io.WriteString(sh.stderr, question); err != nil {
+		return "", err
+	}
+	text, err := bufio.NewReader(sh.stdin).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("read answer: %w", err)
+	}
+	return strings.TrimSpace(text), nil
+}
+
+// choose asks a person which of several functions is meant; empty if none.
+func (sh *shell) choose(question string, candidates []string) (string, error) {
+	lines := []table.Line{{table.Text(question)}}
+	for i, c := range candidates {
+		lines = append(lines, table.Line{table.Text(fmt.Sprintf("  %2d  %s", i+1, c))})
+	}
+	if err := sh.err.Print(lines...); err != nil {
+		return "", err
+	}
+	answer, err := sh.ask("Which? ")
+	if err != nil {
+		return "", err
+	}
+	if n, err := strconv.Atoi(answer); err == nil && n >= 1 && n <= len(candidates) {
+		return candidates[n-1], nil
+	}
+	return "", nil
+}
