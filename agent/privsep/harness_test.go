@@ -75,14 +75,15 @@ func agentMain(ctx context.Context, c *Client, args []string) error {
 
 type remoteAgent struct {
 	client  *Client
+	looking *Inspection
+
 	mu      sync.Mutex
 	holders map[string]*remoteHolder
 }
 
 type remoteHolder struct {
 	*Holder
-	mu     sync.Mutex
-	events []event.Event
+	events []event.Event // complete when taken is closed
 	taken  chan struct{}
 }
 
@@ -92,6 +93,8 @@ type HoldArgs struct {
 	Envelope []byte
 	// Twist, if set, falsifies what is sent: "digest", "identity", "bytes", "offset".
 	Twist string
+	// Idle leaves the events unread until Take.
+	Idle bool
 }
 
 type HoldReply struct {
@@ -137,19 +140,31 @@ func (a *remoteAgent) Hold(args HoldArgs, reply *HoldReply) error {
 		return err
 	}
 	r := &remoteHolder{Holder: h, taken: make(chan struct{})}
-	go func() {
-		defer close(r.taken)
-		for batch := range h.Events() {
-			r.mu.Lock()
-			r.events = append(r.events, batch...)
-			r.mu.Unlock()
-		}
-	}()
 	a.mu.Lock()
 	a.holders[args.Session] = r
 	a.mu.Unlock()
+	if !args.Idle {
+		go r.take()
+	}
 	*reply = HoldReply{PID: h.PID(), Attached: h.Attached(), Identity: t.Identity}
 	return nil
+}
+
+// take reads the events to their end.
+func (r *remoteHolder) take() {
+	defer close(r.taken)
+	for batch := range r.Events() {
+		r.events = append(r.events, batch...)
+	}
+}
+
+// Take begins to read the events of an idle session.
+func (a *remoteAgent) Take(session string, _ *struct{}) error {
+	h, err := a.holder(session)
+	if err == nil {
+		go h.take()
+	}
+	return err
 }
 
 func (a *remoteAgent) holder(session string) (*remoteHolder, error) {
@@ -184,7 +199,7 @@ func (a *remoteAgent) Wait(session string, reply *WaitReply) error {
 		return err
 	}
 	<-h.taken
-	reply.Final, err = h.Holder.Wait()
+	reply.Final, err = h.Wait()
 	if err != nil {
 		reply.Err = err.Error()
 	}
@@ -201,6 +216,30 @@ func (a *remoteAgent) Inspect(s probe.Selector, reply *target.Identity) error {
 	*reply = i.Identity()
 	return i.Close()
 }
+
+// Look begins an inspection that goes on; the others use it until it ends.
+func (a *remoteAgent) Look(s probe.Selector, _ *struct{}) error {
+	i, err := a.client.Inspect(context.Background(), s)
+	a.looking = i
+	return err
+}
+
+// Functions lists functions of what Look has opened.
+func (a *remoteAgent) Functions(pattern string, count *int) error {
+	l, err := a.looking.Functions(context.Background(), pattern, 100)
+	if err == nil {
+		*count = len(l.Functions)
+	}
+	return err
+}
+
+// CompareLooked compares one site of what Look has opened.
+func (a *remoteAgent) CompareLooked(site target.Site, _ *struct{}) error {
+	return a.looking.Compare(context.Background(), []target.Site{site})
+}
+
+// CloseLooked ends what Look began.
+func (a *remoteAgent) CloseLooked(struct{}, *struct{}) error { return a.looking.Close() }
 
 // Supported says what the kernel lacks.
 func (a *remoteAgent) Supported(struct{}, *struct{}) error {

@@ -52,19 +52,25 @@ func (v *vault) requireProbed(a Attached) {
 	}
 }
 
-// requireRestored fails unless the text is what it was, and nothing of ours is in the kernel, by a time.
-func (v *vault) requireRestored(by time.Time) {
+// requireText fails unless the text is what it was, by a time.
+func (v *vault) requireText(by time.Time) {
 	v.t.Helper()
 	for {
 		differences := v.text.Differences(testkit.ReadText(v.t, v.PID()))
 		if len(differences) == 0 {
-			break
+			return
 		}
 		if time.Now().After(by) {
 			v.t.Fatalf("the text is not restored: %q", differences)
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// requireRestored fails unless the text is what it was, and nothing of ours is in the kernel, by a time.
+func (v *vault) requireRestored(by time.Time) {
+	v.t.Helper()
+	v.requireText(by)
 	testkit.RequireNoKernelObjects(v.t, time.Until(by))
 }
 

@@ -24,8 +24,11 @@ const (
 	lookInterval = 50 * time.Millisecond
 	// countsInterval is how often the agent is told the counts.
 	countsInterval = 250 * time.Millisecond
-	// maxBatch is how many events one frame holds.
-	maxBatch = 256
+	// maxBatch and maxBatchBytes are how many events, of records of how many bytes, one frame holds.
+	maxBatch      = 256
+	maxBatchBytes = 256 << 10
+	// maxQueued is how many reports wait for an agent that is slow; then records wait in the ring.
+	maxQueued = 4
 	// drainTime is how long an agent that does not read may keep a reader that has detached.
 	drainTime = 5 * time.Second
 )
@@ -48,8 +51,11 @@ type reader struct {
 	ended  chan struct{} // closed when the session's end was decided
 	cause  string        // set before ended is closed
 
+	// queue is what a goroutine of its own sends to the agent: reading and detaching must not wait for the agent.
+	queue  chan report
+	unsent []report // did not fit the queue when the session ended
+
 	emitted uint64 // records read
-	told    time.Time
 }
 
 func runReader() error {
@@ -61,7 +67,7 @@ func runReader() error {
 	if err != nil {
 		return err
 	}
-	r := reader{ended: make(chan struct{})}
+	r := reader{ended: make(chan struct{}), queue: make(chan report, maxQueued)}
 	if err := takeOver(fd, &r.handover); err != nil {
 		return err
 	}
@@ -114,12 +120,35 @@ func (r *reader) run() error {
 	defer timer.stop()
 	go r.obey()
 	go r.listen()
-	err = r.readUntilEnd()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		r.send()
+	}()
+	err = r.readAndDetach()
+	if err != nil {
+		r.queue <- report{Problem: problem.Of(err)}
+	}
+	close(r.queue)
+	<-sent
+	return err
+}
+
+// send sends what is queued. An agent that does not take it is gone, or as good as gone: what follows is thrown away.
+func (r *reader) send() {
+	for what := range r.queue {
+		if err := r.agent.send(what); err != nil {
+			r.end(event.EndAgentLost)
+		}
+	}
+}
+
+func (r *reader) readAndDetach() error {
+	err := r.readUntilEnd()
 	if err != nil {
 		r.end(event.EndHolderLost)
 	}
 	if err := errors.Join(err, r.records.Detach()); err != nil {
-		r.tell(report{Problem: problem.Of(err)})
 		return err
 	}
 	if err := r.monitor.send(notice{Detached: true}); err != nil {
@@ -129,21 +158,35 @@ func (r *reader) run() error {
 }
 
 func (r *reader) readUntilEnd() error {
+	var told time.Time
 	for !r.isEnded() {
-		if _, err := r.forward(time.Now().Add(lookInterval)); err != nil {
+		batch, err := r.read(time.Now().Add(lookInterval))
+		if err != nil {
 			return err
 		}
-		if now := time.Now(); now.Sub(r.told) >= countsInterval {
-			r.told = now
+		if len(batch) > 0 {
+			r.offer(report{Events: batch})
+		}
+		if now := time.Now(); now.Sub(told) >= countsInterval {
+			told = now
 			counts, err := r.records.Counts()
 			if err != nil {
 				return err
 			}
-			r.tell(report{Counts: &counts})
+			r.offer(report{Counts: &counts})
 			r.endAtLimit(counts)
 		}
 	}
 	return nil
+}
+
+// offer queues a report, or keeps it for finish if the session ends before there is room.
+func (r *reader) offer(what report) {
+	select {
+	case r.queue <- what:
+	case <-r.ended:
+		r.unsent = append(r.unsent, what)
+	}
 }
 
 // endAtLimit ends the session when the kernel has said that nothing more will be emitted.
@@ -157,22 +200,26 @@ func (r *reader) endAtLimit(c event.Counts) {
 	}
 }
 
-// finish hands on what waits in the ring, then the final counts.
+// finish queues what was left over and what waits in the ring, then the final counts.
 func (r *reader) finish() error {
+	for _, what := range r.unsent {
+		r.queue <- what
+	}
 	for {
-		n, err := r.forward(time.Now())
+		batch, err := r.read(time.Now())
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		if len(batch) == 0 {
 			break
 		}
+		r.queue <- report{Events: batch}
 	}
 	counts, err := r.records.Counts()
 	if err != nil {
 		return err
 	}
-	r.tell(report{Final: &final{Counts: counts, EndedBy: r.cause}})
+	r.queue <- report{Final: &final{Counts: counts, EndedBy: r.cause}}
 	return nil
 }
 
@@ -216,34 +263,25 @@ func (r *reader) listen() {
 	r.end(c.Stop)
 }
 
-// forward hands on what has come by a time, as one batch, and says how much it was.
-func (r *reader) forward(by time.Time) (int, error) {
+// read returns what has come by a time, as one batch.
+func (r *reader) read(by time.Time) ([]event.Event, error) {
 	var batch []event.Event
-	for len(batch) < maxBatch {
+	for size := 0; len(batch) < maxBatch && size < maxBatchBytes; {
 		record, err := r.records.Read(by)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			break
 		}
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		e, err := r.decoder.Decode(record)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		batch = append(batch, e)
+		size += len(record)
 		by = time.Now() // what is there already, but no waiting for more
 	}
-	if len(batch) > 0 {
-		r.emitted += uint64(len(batch))
-		r.tell(report{Events: batch})
-	}
-	return len(batch), nil
-}
-
-// tell sends a report. An agent that does not take it is gone, or as good as gone.
-func (r *reader) tell(what report) {
-	if err := r.agent.send(what); err != nil {
-		r.end(event.EndAgentLost)
-	}
+	r.emitted += uint64(len(batch))
+	return batch, nil
 }

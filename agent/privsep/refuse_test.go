@@ -62,7 +62,7 @@ func TestGrantIsJudgedByTheMonitor(t *testing.T) {
 			s.refused(v, HoldArgs{Session: "s-refused", Spec: c.spec, Envelope: c.envelope}, c.want)
 		})
 	}
-	t.Run("used before", func(t *testing.T) {
+	t.Run("used before", func(*testing.T) {
 		envelope := s.authority.grant("s-once", spec)
 		s.call("Hold", HoldArgs{Session: "s-once", Spec: spec, Envelope: envelope}, new(HoldReply))
 		s.call("Stop", "s-once", new(struct{}))

@@ -232,7 +232,7 @@ func makeExecutable() error {
 
 func refusedAs(want error, f func() error) error {
 	if err := f(); !errors.Is(err, want) {
-		return fmt.Errorf("it was answered %v, not %v", err, want)
+		return fmt.Errorf("it was answered %w, not %w", err, want)
 	}
 	return nil
 }

@@ -123,21 +123,6 @@ func (c *child) wait() (string, error) {
 	return fmt.Sprintf("exit status %d", status.ExitStatus()), nil
 }
 
-// watchExit calls exited once the process behind a pidfd has ended, unless the file is closed before.
-func watchExit(process *os.File, exited func()) error {
-	raw, err := process.SyscallConn()
-	if err != nil {
-		return err
-	}
-	go func() {
-		err := raw.Read(func(fd uintptr) bool { return hasExited(int(fd)) })
-		if err == nil {
-			exited()
-		}
-	}()
-	return nil
-}
-
 // hasExited says whether a pidfd is readable, which it is from the process's end on.
 func hasExited(pidfd int) bool {
 	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
