@@ -12,13 +12,13 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/keyhole-dev/keyhole/internal/identity"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
 )
@@ -35,8 +35,8 @@ const (
 	recordsPage = 1000
 )
 
-// A Client is a connection to one control plane. Its services' methods return a *problem.Error, or io.EOF at the end of a
-// stream, and no other error. It is safe for use by several goroutines.
+// A Client is a connection to one control plane. Its services' methods return errors that are or wrap a *problem.Error,
+// or io.EOF at the end of a stream, and no others. It is safe for use by several goroutines.
 type Client struct {
 	Probe keyholev1.ProbeServiceClient
 	Audit keyholev1.AuditServiceClient
@@ -74,8 +74,7 @@ func Dial(c Context) (*Client, error) {
 
 // credentialsOf reads who the requester is, and makes the configuration that proves it and believes a control plane only.
 func credentialsOf(c *Context) (*tls.Config, string, error) {
-	domain := spiffeid.RequireTrustDomainFromString("keyhole.dev")
-	bundle, err := x509bundle.Load(domain, c.CA)
+	bundle, err := x509bundle.Load(identity.Domain, c.CA)
 	if err != nil {
 		return nil, "", fmt.Errorf("read certificate authorities: %w", err)
 	}
@@ -86,7 +85,8 @@ func credentialsOf(c *Context) (*tls.Config, string, error) {
 	if ended := svid.Certificates[0].NotAfter; time.Now().After(ended) {
 		return nil, "", fmt.Errorf("the client certificate %s expired at %s", c.Certificate, ended.Format(time.RFC3339))
 	}
-	config := tlsconfig.MTLSClientConfig(svid, bundle, tlsconfig.AuthorizeID(spiffeid.RequireFromString("spiffe://keyhole.dev/control-plane")))
+	controlPlane := identity.Identity{Kind: identity.ControlPlane}.ID()
+	config := tlsconfig.MTLSClientConfig(svid, bundle, tlsconfig.AuthorizeID(controlPlane))
 	config.MinVersion = tls.VersionTLS13
 	return config, svid.ID.String(), nil
 }
@@ -114,7 +114,7 @@ func (c *Client) Watch(ctx context.Context, sessionID string) iter.Seq2[*keyhole
 		for {
 			m, err := stream.Recv()
 			if errors.Is(err, io.EOF) {
-				err = problem.New(problem.Unavailable, "the control plane ended the stream of session %s before its summary", sessionID)
+				err = c.unreachable("the control plane ended the stream of session %s before its summary", sessionID)
 			}
 			if err != nil {
 				yield(nil, err)

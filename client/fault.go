@@ -17,6 +17,19 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/wire"
 )
 
+// Unreachable is a problem of code UNAVAILABLE that is about the control plane itself, not about a node: it is not there, or the
+// way to it is lost.
+type Unreachable struct{ Problem *problem.Error }
+
+func (u *Unreachable) Error() string { return u.Problem.Message }
+
+// Unwrap returns the problem.
+func (u *Unreachable) Unwrap() error { return u.Problem }
+
+func (c *Client) unreachable(format string, args ...any) error {
+	return &Unreachable{problem.New(problem.Unavailable, format, args...)}
+}
+
 // explain turns an error of a call into the *problem.Error that says what to do. io.EOF is no error of a call.
 func (c *Client) explain(err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
@@ -27,14 +40,18 @@ func (c *Client) explain(err error) error {
 		info, ok := d.(*errdetails.ErrorInfo)
 		return ok && info.GetDomain() == wire.Domain
 	})
-	if s.Code() != codes.Unavailable || said {
+	switch {
+	case s.Code() == codes.DeadlineExceeded && !said:
+		return c.unreachable("the control plane at %s did not answer in time", c.context.ControlPlane)
+	case s.Code() != codes.Unavailable || said:
 		return wire.FromStatus(err)
 	}
 	if refused := c.witness.refusal(); refused != nil {
 		return problem.New(problem.Unauthenticated, "the control plane at %s and this client do not accept each other's certificates: %v; "+
 			"the client's is %s, its authorities %s", c.context.ControlPlane, refused, c.context.Certificate, c.context.CA)
 	}
-	return problem.New(problem.Unavailable, "no control plane can be reached at %s: %s", c.context.ControlPlane, s.Message())
+	return c.unreachable("no control plane can be reached at %s: %s; `keyhole dev` starts one on this machine, --control-plane names another",
+		c.context.ControlPlane, s.Message())
 }
 
 func (c *Client) unary(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {

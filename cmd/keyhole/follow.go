@@ -205,12 +205,13 @@ func (f *follower) stop(ctx context.Context) error {
 
 // lost says what becomes of a session that cannot be watched any more.
 func (f *follower) lost(err error) error {
-	p := problem.Of(err)
-	if p.Code != problem.Unavailable || f.session.GetState() == keyholev1.SessionState_SESSION_STATE_UNSPECIFIED {
+	away, ok := errors.AsType[*client.Unreachable](err)
+	if !ok || f.session.GetState() == keyholev1.SessionState_SESSION_STATE_UNSPECIFIED {
 		return err
 	}
-	return problem.New(p.Code, "%s\n  session %s goes on until its deadline without being watched; keyhole sessions watch %s shows it again",
-		p.Message, f.session.GetId(), f.session.GetId())
+	id := f.session.GetId()
+	return &client.Unreachable{Problem: problem.New(problem.Unavailable, "%s\n  session %s goes on until its deadline without being watched; "+
+		"keyhole sessions watch %s shows it again", away.Problem.Message, id, id)}
 }
 
 // show writes lines that are data.

@@ -59,10 +59,11 @@ func (sh *shell) execute(args []string) int {
 // run makes a command's errors problems, so that they can be told from those of the command line, which are cobra's.
 func run(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := f(cmd, args); err != nil {
-			return problem.Of(err)
+		err := f(cmd, args)
+		if _, ours := errors.AsType[*problem.Error](err); err == nil || ours {
+			return err
 		}
-		return nil
+		return problem.Of(err)
 	}
 }
 
@@ -103,8 +104,8 @@ func (sh *shell) context() (client.Context, error) {
 	config, err := client.Load(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !said:
-		return client.Context{}, problem.New(problem.Unavailable, "no control plane is known: there is no %s\n"+
-			"  on this machine, `sudo keyhole dev` starts one and writes that file; else name one by --config FILE or KEYHOLE_CONFIG", path)
+		return client.Context{}, &client.Unreachable{Problem: problem.New(problem.Unavailable, "no control plane is known: there is no %s\n"+
+			"  on this machine, `sudo keyhole dev` starts one and writes that file; else name one by --config FILE or KEYHOLE_CONFIG", path)}
 	case errors.Is(err, fs.ErrPermission):
 		return client.Context{}, problem.New(problem.PermissionDenied, "%v: the file is somebody else's; one that `sudo keyhole dev` wrote is root's", err)
 	case err != nil:

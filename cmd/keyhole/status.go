@@ -3,9 +3,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
+	"github.com/keyhole-dev/keyhole/client"
 	"github.com/keyhole-dev/keyhole/cmd/keyhole/internal/table"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/problem"
@@ -30,7 +32,7 @@ var statuses = map[string]int{
 	problem.PermissionDenied:   statusDenied,
 	problem.Unauthenticated:    statusDenied,
 	problem.NotFound:           statusNotFound,
-	problem.Unavailable:        statusUnreachable,
+	problem.Unavailable:        statusCannot, // a node; of the control plane see statusOf
 	problem.FailedPrecondition: statusCannot,
 	problem.ResourceExhausted:  statusCannot,
 	problem.DeadlineExceeded:   statusCannot,
@@ -42,8 +44,10 @@ func statusOf(err error) int {
 	if err == nil {
 		return statusFine
 	}
-	p := problem.Of(err)
-	if status, known := statuses[p.Code]; known {
+	if _, away := errors.AsType[*client.Unreachable](err); away {
+		return statusUnreachable
+	}
+	if status, known := statuses[problem.Of(err).Code]; known {
 		return status
 	}
 	return statusFault
