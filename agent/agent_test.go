@@ -106,6 +106,7 @@ func TestConfig(t *testing.T) {
 	}
 	for flag, spoil := range map[string]func(*Config){
 		"--node":             func(c *Config) { c.Node = "" },
+		"--node \"n/1\"":     func(c *Config) { c.Node = "n/1" },
 		"--grant-key":        func(c *Config) { c.GrantKeys = "" },
 		"not an absolute":    func(c *Config) { c.StateDir = "state" },
 		"not an absolute pa": func(c *Config) { c.Ceiling = "ceiling.yaml" },
@@ -181,7 +182,7 @@ func TestRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := begun.Details
-	if begun.Kind != audit.AboutToAttach || d["planDigest"] != j.plan.Digest() || d["requester"] != "ada" || d["sites"] != "0x401000 at file offset 0x1000" ||
+	if begun.Kind != audit.AboutToAttach || begun.Actor != "spiffe://keyhole.dev/node/n1" || d["planDigest"] != j.plan.Digest() || d["requester"] != "ada" || d["sites"] != "0x401000 at file offset 0x1000" ||
 		d["ttl"] != "1m0s" || len(d["function"]) > maxDetail+3 {
 		t.Errorf("on record: %+v", begun)
 	}

@@ -48,6 +48,9 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("%s is missing", f.flag)
 		}
 	}
+	if c.identity().ID().IsZero() {
+		return fmt.Errorf("--node %q: want letters, digits, '.', '-' and '_'", c.Node)
+	}
 	for _, path := range []string{c.StateDir, c.CA, c.Cert, c.Key, c.GrantKeys, c.LogKey, c.Ceiling} {
 		if path != "" && !filepath.IsAbs(path) {
 			return fmt.Errorf("%s is not an absolute path", path)

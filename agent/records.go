@@ -45,7 +45,7 @@ func (r *runner) record(f session.Record) audit.Record {
 		}
 	}
 	return audit.Record{
-		Kind: audit.Kind(f.Kind), Time: time.Now(), SessionID: f.SessionID, Actor: r.config.identity(), Node: r.config.Node, Details: details,
+		Kind: audit.Kind(f.Kind), Time: time.Now(), SessionID: f.SessionID, Actor: r.config.identity().String(), Node: r.config.Node, Details: details,
 	}
 }
 
