@@ -10,7 +10,7 @@ import (
 
 var errElsewhere = errors.New("the debug information names one place for the whole function, and it is not proved that the value is there at the attach point")
 
-// atSite checks a place that the debug information gives for the whole of a function. A compiler may mean by it where the
+// atSite checks a place that the debug information gives for the whole of a C function. A compiler may mean by it where the
 // function puts a variable, which can be later than our instruction; then what the code or the calling convention proves takes
 // its place.
 func (v *values) atSite(p debuginfo.Parameter, t *debuginfo.Type, locations []debuginfo.Location) ([]piece, error) {
@@ -22,13 +22,6 @@ func (v *values) atSite(p debuginfo.Parameter, t *debuginfo.Type, locations []de
 		return []piece{v.piece(l)}, nil
 	}
 	passedInMemory := l.Kind == debuginfo.LocationMemory && l.Base == debuginfo.BaseCFA && len(l.Loads) == 0 && l.Add >= 0
-	if v.code.isGo {
-		// Space for an argument that came in a register is beside those that came in memory: only what cannot be in registers is there for sure.
-		if passedInMemory && v.needsMemory(t, maxLoads) {
-			return []piece{v.piece(l)}, nil
-		}
-		return nil, errElsewhere
-	}
 	switch {
 	case passedInMemory:
 		return []piece{v.piece(l)}, nil
@@ -51,28 +44,6 @@ func (v *values) atSite(p debuginfo.Parameter, t *debuginfo.Type, locations []de
 	return nil, errElsewhere
 }
 
-// needsMemory says whether Go passes a type in memory: it puts no array of more than one element into registers.
-func (v *values) needsMemory(t *debuginfo.Type, depth int) bool {
-	switch {
-	case depth == 0:
-		return false
-	case t.Kind == debuginfo.KindArray:
-		return t.Count > 1
-	case t.Kind != debuginfo.KindStruct:
-		return false
-	}
-	fields, err := v.program.debug.Fields(t)
-	if err != nil {
-		return false
-	}
-	for _, f := range fields {
-		if ft, err := v.program.debug.FieldType(t, f); err == nil && v.needsMemory(ft, depth-1) {
-			return true
-		}
-	}
-	return false
-}
-
 // integers are the registers for arguments that are no floating-point numbers: System V ABI for x86-64, 3.2.3, in DWARF numbers.
 var integers = [...]int{5, 4, 1, 2, 8, 9}
 
@@ -81,7 +52,8 @@ func (v *values) passedIn(wanted debuginfo.Parameter) (register int, ok bool) {
 	if clone.MatchString(v.function.name) {
 		return 0, false // a clone's parameters are the compiler's own choice
 	}
-	used := 0
+	const vectors = 8
+	integersUsed, vectorsUsed := 0, 0
 	f := v.function.debug
 	if len(f.Results) == 1 {
 		t, err := v.program.debug.Type(f.Results[0])
@@ -89,7 +61,7 @@ func (v *values) passedIn(wanted debuginfo.Parameter) (register int, ok bool) {
 			return 0, false
 		}
 		if t.Kind == debuginfo.KindStruct && t.Size > 16 {
-			used++ // where to put the result
+			integersUsed++ // where to put the result
 		}
 	}
 	for _, p := range f.Parameters {
@@ -97,31 +69,77 @@ func (v *values) passedIn(wanted debuginfo.Parameter) (register int, ok bool) {
 		if err != nil {
 			return 0, false
 		}
-		n, known := v.integersFor(t)
+		n, x, known := v.registersFor(t)
 		if !known {
 			return 0, false
 		}
+		fit := integersUsed+n <= len(integers) && vectorsUsed+x <= vectors
 		if p == wanted {
-			return integers[min(used, len(integers)-1)], n == 1 && used < len(integers)
+			return integers[min(integersUsed, len(integers)-1)], n == 1 && x == 0 && fit
 		}
-		if used+n <= len(integers) {
-			used += n
+		if fit {
+			integersUsed, vectorsUsed = integersUsed+n, vectorsUsed+x
 		}
 	}
 	return 0, false
 }
 
-// integersFor counts the general registers that an argument takes.
-func (v *values) integersFor(t *debuginfo.Type) (n int, known bool) {
-	switch t.Kind {
-	case debuginfo.KindInt, debuginfo.KindUint, debuginfo.KindBool, debuginfo.KindPointer:
-		return 1, true
-	case debuginfo.KindFloat:
-		return 0, true
-	case debuginfo.KindStruct:
-		if t.Size > 16 {
-			return 0, true
+// registersFor counts the general and the vector registers that an argument takes: none if it is passed in memory.
+func (v *values) registersFor(t *debuginfo.Type) (general, vector int, known bool) {
+	var class [2]struct{ used, integer bool } // of each 8 bytes
+	if t.Kind == debuginfo.KindStruct && t.Size > 16 {
+		return 0, 0, true
+	}
+	ok := v.eachScalar(t, 0, maxLoads, func(at int64, scalar *debuginfo.Type) bool {
+		if at < 0 || at/8 > 1 || scalar.Size <= 0 || at%scalar.Size != 0 {
+			return false // packed: not followed
+		}
+		class[at/8].used = true
+		class[at/8].integer = class[at/8].integer || scalar.Kind != debuginfo.KindFloat
+		return true
+	})
+	for _, c := range class {
+		switch {
+		case c.integer:
+			general++
+		case c.used:
+			vector++
 		}
 	}
-	return 0, false
+	return general, vector, ok
+}
+
+// eachScalar visits the numbers and pointers that a C type is made of; false: it is made of something else, too.
+func (v *values) eachScalar(t *debuginfo.Type, at int64, depth int, visit func(at int64, t *debuginfo.Type) bool) bool {
+	if depth == 0 {
+		return false
+	}
+	switch t.Kind {
+	case debuginfo.KindInt, debuginfo.KindUint, debuginfo.KindBool, debuginfo.KindPointer, debuginfo.KindFloat:
+		return visit(at, t)
+	case debuginfo.KindArray:
+		elem, err := v.program.debug.Elem(t)
+		if err != nil || t.Count < 0 || t.Count > 16 {
+			return false
+		}
+		for i := range t.Count {
+			if !v.eachScalar(elem, at+i*elem.Size, depth-1, visit) {
+				return false
+			}
+		}
+		return true
+	case debuginfo.KindStruct:
+		fields, err := v.program.debug.Fields(t)
+		if err != nil {
+			return false
+		}
+		for _, f := range fields {
+			ft, err := v.program.debug.FieldType(t, f)
+			if err != nil || f.Bits || !v.eachScalar(ft, at+f.Offset, depth-1, visit) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
 }

@@ -141,11 +141,12 @@ func (v *values) locate(p debuginfo.Parameter, t *debuginfo.Type) (place, *missi
 		return place{}, optimizedOut(err.Error())
 	}
 	var pl place
-	if fixed {
-		if pl.pieces, err = v.atSite(p, t, locations); err != nil {
-			return place{}, optimizedOut(err.Error())
-		}
-	} else {
+	switch {
+	case v.function.debug.IsGo:
+		pl.pieces, err = v.goPieces(p, t, locations)
+	case fixed:
+		pl.pieces, err = v.atSite(p, t, locations)
+	default:
 		from := int64(0)
 		for _, l := range locations {
 			q := v.piece(l)
@@ -153,6 +154,9 @@ func (v *values) locate(p debuginfo.Parameter, t *debuginfo.Type) (place, *missi
 			from += q.size
 			pl.pieces = append(pl.pieces, q)
 		}
+	}
+	if err != nil {
+		return place{}, optimizedOut(err.Error())
 	}
 	if n := len(pl.pieces); n == 1 && pl.pieces[0].size == 0 {
 		pl.pieces[0].size = max(t.Size, 8) // the whole variable

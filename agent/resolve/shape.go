@@ -92,7 +92,7 @@ func (v *values) kind(t *debuginfo.Type) (kind target.Kind, why *missing) {
 		return target.KindOther, unsupported("an array")
 	case debuginfo.KindStruct:
 		return target.KindStruct, unsupported("a struct is not read whole: name a field")
-	case debuginfo.KindGoOther, debuginfo.KindOther:
+	case debuginfo.KindGoOther, debuginfo.KindComplex, debuginfo.KindOther:
 		return target.KindOther, unsupported(t.What)
 	default:
 		return target.KindOther, unsupported("a value without a type")

@@ -5,6 +5,9 @@ package debuginfo
 import (
 	"debug/dwarf"
 	"errors"
+	"slices"
+	"strconv"
+	"strings"
 )
 
 // A Function is one that has code of its own.
@@ -177,12 +180,32 @@ func (d *Data) function(u *unit, e *dwarf.Entry) (*Function, error) {
 		}
 		f.Parameters = append(f.Parameters, p.Parameter)
 	}
-	if !f.IsGo {
+	if f.IsGo {
+		f.Parameters = inOrder(f.Parameters)
+	} else {
 		if off, ok := first(chain, dwarf.AttrType).(dwarf.Offset); ok {
 			f.Results = []Parameter{{typ: off, hasTyp: true, fn: f}}
 		}
 	}
 	return f, nil
+}
+
+// inOrder puts the parameters without a name, which Go's compiler calls ~p0, ~p1 by their position and lists last, where they
+// are in the source.
+func inOrder(list []Parameter) []Parameter {
+	ordered := slices.DeleteFunc(slices.Clone(list), func(p Parameter) bool { return strings.HasPrefix(p.Name, "~p") })
+	for _, p := range list {
+		rest, ok := strings.CutPrefix(p.Name, "~p")
+		if !ok {
+			continue
+		}
+		i, err := strconv.Atoi(rest)
+		if err != nil || i < 0 {
+			i = len(ordered)
+		}
+		ordered = slices.Insert(ordered, min(i, len(ordered)), p)
+	}
+	return ordered
 }
 
 // parameterEntry is a parameter with the abstract one that it stands for.

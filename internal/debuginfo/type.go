@@ -23,6 +23,7 @@ const (
 	KindUint
 	KindBool
 	KindFloat
+	KindComplex // two numbers of half its size
 	KindPointer
 	KindStruct // unions too
 	KindArray
@@ -219,8 +220,10 @@ func (d *Data) goType(t *Type, e *dwarf.Entry, kind reflect.Kind) bool {
 		t.elem, t.hasElem = e.Val(godwarf.AttrGoElem).(dwarf.Offset)
 	case reflect.UnsafePointer:
 		t.Kind, t.Size, t.hasElem = KindPointer, addressSize, false
-	case reflect.Interface, reflect.Map, reflect.Chan, reflect.Func:
-		t.Kind, t.What = KindGoOther, kind.String()
+	case reflect.Interface:
+		t.Kind, t.Size, t.What = KindGoOther, 2*addressSize, kind.String()
+	case reflect.Map, reflect.Chan, reflect.Func:
+		t.Kind, t.Size, t.What = KindGoOther, addressSize, kind.String()
 	default:
 		return false
 	}
@@ -285,7 +288,8 @@ func baseType(t *Type, e *dwarf.Entry) {
 	case encodingFloat:
 		t.Kind = KindFloat
 	case encodingComplex:
-		t.What = "complex number"
+		t.Kind, t.What = KindComplex, "complex number"
+		return
 	default:
 		t.What = "number of encoding " + strconv.FormatInt(encoding, 10)
 	}
