@@ -5,6 +5,7 @@ package plantest
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"pgregory.net/rapid"
@@ -22,9 +23,10 @@ type Request struct {
 	Rules  *redact.Ruleset
 }
 
-// Draw makes a valid request: values of every kind at places that share their ways, under rules with every action, with
-// conditions on some of the values that are kept. Compile accepts it, unless it is too much for one probe.
-func Draw(t *rapid.T) Request {
+// Draw makes a valid request: values of every kind at places that share their ways, under rules with every action, with a
+// condition on one of the values that are kept. Compile accepts it, unless it is too much for one probe. The ways begin at the
+// given registers; if there are none, at some of amd64's, and a goroutine's number is read besides.
+func Draw(t *rapid.T, registers ...int) Request {
 	tgt := &target.Target{
 		Identity: target.Identity{
 			PID: 4711, StartTicks: 1, Comm: "shop", Path: "/srv/shop", BuildID: "abc", Device: 1, Inode: 2, Size: 1 << 20,
@@ -35,23 +37,25 @@ func Draw(t *rapid.T) Request {
 			Address: 0x1010, FileOffset: 0x1010, RuntimeAddress: 0x401010, Bytes: []byte{0x55}, Where: "entry",
 		}},
 	}
-	if rapid.Bool().Draw(t, "goroutine") {
-		tgt.GoroutineID = &target.Value{
-			Path: "goid", Names: []string{"goid"}, Kind: target.KindUint, Size: 8,
-			Data: target.Location{Register: 14, Offsets: []int64{152}},
+	if len(registers) == 0 {
+		registers = []int{0, 1, 2, 3}
+		if rapid.Bool().Draw(t, "goroutine") {
+			tgt.GoroutineID = &target.Value{
+				Path: "goid", Names: []string{"goid"}, Kind: target.KindUint, Size: 8,
+				Data: target.Location{Register: 14, Offsets: []int64{152}},
+			}
 		}
 	}
 	spec := &probe.Spec{
 		Target: probe.Selector{Kind: probe.SelectPID, PID: 4711}, Function: "Cart.Checkout", Reason: "property test",
 		Limits: probe.Limits{
 			TTL:        time.Duration(rapid.IntRange(1, 600).Draw(t, "ttl")) * time.Second,
-			ValueBytes: uint32(rapid.SampledFrom([]int{0, 1, 7, 8, 16, 256, probe.MaxValueBytes}).Draw(t, "value bytes")),
-			MaxHits:    rapid.Uint64().Draw(t, "max hits"),
+			ValueBytes: uint32(rapid.SampledFrom([]int{0, 0, 0, 1, 7, 8, 16, probe.MaxValueBytes}).Draw(t, "value bytes")),
 		},
 	}
 	var rules []redact.Rule
-	for i := range rapid.IntRange(0, 10).Draw(t, "values") {
-		v := drawValue(t, i)
+	for i := range rapid.IntRange(0, 12).Draw(t, "values") {
+		v := drawValue(t, i, registers)
 		tgt.Values = append(tgt.Values, v)
 		spec.Arguments = append(spec.Arguments, v.Path)
 		action := drawAction(t)
@@ -71,15 +75,15 @@ func Draw(t *rapid.T) Request {
 	return Request{spec, tgt, ruleset}
 }
 
-func drawValue(t *rapid.T, i int) target.Value {
+func drawValue(t *rapid.T, i int, registers []int) target.Value {
 	kind := rapid.SampledFrom([]target.Kind{
-		target.KindInt, target.KindUint, target.KindBool, target.KindFloat, target.KindPointer, target.KindString, target.KindCString,
-		target.KindBytes, target.KindLength, target.KindStruct,
+		target.KindInt, target.KindUint, target.KindBool, target.KindFloat, target.KindPointer, target.KindLength, target.KindStruct,
+		target.KindString, target.KindString, target.KindString, target.KindCString, target.KindCString, target.KindBytes,
 	}).Draw(t, "kind")
 	name := fmt.Sprintf("v%d", i)
 	v := target.Value{
 		Path: name, Names: []string{name}, Kind: kind, TypeName: string(kind), Size: 8,
-		Data: drawLocation(t), Length: drawLocation(t),
+		Data: drawLocation(t, registers), Length: drawLocation(t, registers),
 	}
 	switch kind {
 	case target.KindInt, target.KindUint:
@@ -89,6 +93,9 @@ func drawValue(t *rapid.T, i int) target.Value {
 	case target.KindFloat:
 		v.Size = rapid.SampledFrom([]int{4, 8}).Draw(t, "size")
 	case target.KindString, target.KindBytes, target.KindCString:
+		if rapid.Bool().Draw(t, "as in Go") {
+			v.Length = behind(v.Data)
+		}
 		v.Offset = rapid.SampledFrom([]int64{0, 8, 24}).Draw(t, "offset")
 	}
 	if kind == target.KindCString {
@@ -105,20 +112,28 @@ func drawValue(t *rapid.T, i int) target.Value {
 	return v
 }
 
-func drawLocation(t *rapid.T) target.Location {
+func drawLocation(t *rapid.T, registers []int) target.Location {
 	return target.Location{
-		Register: rapid.IntRange(0, 3).Draw(t, "register"),
-		Offsets:  rapid.SliceOfN(rapid.SampledFrom([]int64{0, 8, 16, 24, -8}), 0, 3).Draw(t, "offsets"),
+		Register: rapid.SampledFrom(registers).Draw(t, "register"),
+		Offsets:  rapid.SliceOfN(rapid.SampledFrom([]int64{0, 0, 16, 32, 8, -8}), 0, 3).Draw(t, "offsets"),
 	}
 }
 
-func drawAction(t *rapid.T) redact.Action {
-	kind := redact.Kind(rapid.IntRange(0, int(redact.Drop)).Draw(t, "action"))
-	if rapid.IntRange(0, 1).Draw(t, "keep") == 0 {
-		kind = redact.Keep
+// behind is the word that follows the one at a location, where a length may be.
+func behind(l target.Location) target.Location {
+	l.Offsets = slices.Clone(l.Offsets)
+	if n := len(l.Offsets); n > 0 {
+		l.Offsets[n-1] += 8
 	}
-	a := redact.Action{Kind: kind}
-	if kind == redact.Prefix || kind == redact.Suffix {
+	return l
+}
+
+// drawAction may return none: the defaults decide.
+func drawAction(t *rapid.T) redact.Action {
+	a := redact.Action{Kind: rapid.SampledFrom([]redact.Kind{
+		0, redact.Keep, redact.Keep, redact.Keep, redact.Prefix, redact.Suffix, redact.Suffix, redact.Digest, redact.Length, redact.Drop,
+	}).Draw(t, "action")}
+	if a.Kind == redact.Prefix || a.Kind == redact.Suffix {
 		a.N = rapid.IntRange(1, 12).Draw(t, "part")
 	}
 	return a
@@ -143,37 +158,41 @@ func drawCondition(t *rapid.T, v *target.Value) string {
 	}
 }
 
-// Addresses of the two regions of a drawn memory.
-const (
-	heap  = 0xc000000000
-	stack = 0x7ffd00000000
-)
+// Regions are the addresses of the two pages of a drawn memory. Behind and before them there is none.
+var Regions = [2]uint64{0xc000000000, 0xd000000000}
 
-// DrawHit makes what a hit may find: registers and memory full of pointers, nil pointers, lengths, text and garbage.
+const pageBytes = 4096
+
+// DrawHit makes what a hit may find: registers and two pages full of pointers, each with a length behind it, and among them nil
+// pointers, text, and garbage.
 func DrawHit(t *rapid.T) *Hit {
-	word := rapid.OneOf(
-		rapid.Just(uint64(0)),
-		rapid.Uint64Range(heap, heap+480),
-		rapid.Uint64Range(stack, stack+480),
-		rapid.Uint64Range(0, 300),
+	inside := rapid.Map(rapid.Uint64Range(0, 30), func(i uint64) uint64 { return Regions[0] + 16*i })
+	length := rapid.SampledFrom([]uint64{0, 1, 3, 7, 8, 9, 16, 40, 300})
+	odd := rapid.OneOf(
+		rapid.SampledFrom([]uint64{0, 0x6f72656d73657461, 0x00676e6974736574}), // text, the second with a NUL
+		rapid.Uint64Range(Regions[1]-8, Regions[1]+480),
+		rapid.Uint64Range(Regions[1]+pageBytes-24, Regions[1]+pageBytes),
 		rapid.Uint64(),
-		rapid.SampledFrom([]uint64{0x6f72656d73657461, 0x00676e6974736574}), // text, the second with a NUL
 	)
-	region := func(label string) []byte {
-		var b []byte
-		for _, w := range rapid.SliceOfN(word, 8, 64).Draw(t, label) {
-			b = binary.LittleEndian.AppendUint64(b, w)
+	pointer := rapid.OneOf(inside, inside, inside, odd)
+	other := rapid.OneOf(length, length, length, odd)
+	page := func(label string) []byte {
+		b := make([]byte, pageBytes)
+		for i := range 32 {
+			binary.LittleEndian.PutUint64(b[16*i:], pointer.Draw(t, label))
+			binary.LittleEndian.PutUint64(b[16*i+8:], other.Draw(t, label))
 		}
+		copy(b[pageBytes-24:], rapid.SampledFrom([]string{"", "the end of the page", "no NUL up to the very end"}).Draw(t, label))
 		return b
 	}
 	hit := &Hit{
-		Memory: Memory{heap: region("heap"), stack: region("stack")},
+		Memory: Memory{Regions[0]: page("heap"), Regions[1]: page("stack")},
 		Key:    [2]uint64{rapid.Uint64().Draw(t, "key"), 7},
 		TimeNs: rapid.Uint64().Draw(t, "time"),
 		PID:    4711, TID: 4712, Comm: "shop",
 	}
 	for i := range hit.Registers {
-		hit.Registers[i] = word.Draw(t, "register")
+		hit.Registers[i] = pointer.Draw(t, "register")
 	}
 	return hit
 }

@@ -13,11 +13,14 @@
  *	edge N TEXT		hot_text with TEXT at the end of a page behind which there is none, N times
  *	size BYTES		hot_pair and hot_text with so many bytes of 'a', 'b', ...
  *	odd LENGTH		hot_pair with such a length, which no string has
+ *	image FILE A B C D E F	one call of hot_image with these words as arguments, and the first two pages of FILE in memory at
+ *				0xc000000000 and 0xd000000000
  *	threads T N		N calls of hot_pair in each of T threads at once
  *	run MICROSECONDS	calls of hot_pair by another thread, with such pauses, until
  *	halt			which is answered when that thread has ended, with the number of its calls
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -62,6 +65,30 @@ API long hot_deep(const struct outer *o)
 API long hot_wide(int8_t a, uint8_t b, int16_t c, uint16_t d, int32_t e, uint64_t f)
 {
 	return a + b + c + d + e + (long)f;
+}
+
+API long hot_image(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
+{
+	return (a ^ b ^ c ^ d ^ e ^ f) != 0;
+}
+
+static long image(const char *path, char *words)
+{
+	void *const at[] = { (void *)0xc000000000, (void *)0xd000000000 };
+	long page = sysconf(_SC_PAGESIZE), sum;
+	uint64_t w[6];
+	int fd = open(path, O_RDONLY);
+
+	for (int i = 0; i < 6; i++)
+		w[i] = strtoull(words, &words, 0);
+	for (int i = 0; i < 2; i++)
+		if (mmap(at[i], page, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE | MAP_POPULATE, fd, i * page) != at[i])
+			abort();
+	close(fd);
+	sum = hot_image(w[0], w[1], w[2], w[3], w[4], w[5]);
+	for (int i = 0; i < 2; i++)
+		munmap(at[i], page);
+	return sum;
 }
 
 static char *last_page(void) /* a page behind which no memory is mapped */
@@ -148,6 +175,9 @@ static long command(char *line)
 		while (n-- > 0)
 			sum += hot_text(text);
 		munmap(p, page);
+	} else if (!strcmp(name, "image") && b) {
+		b[strlen(b)] = c ? ' ' : 0; /* strtok cut the words apart */
+		sum = image(a, b);
 	} else if (!strcmp(name, "size")) {
 		char *p = malloc(n + 1);
 
