@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"sync"
@@ -83,22 +84,30 @@ var quietly = sync.OnceFunc(func() {
 
 // Append makes a record durable and returns its index. The record is in the log for good; a signed checkpoint covers it a
 // little later, as Prove awaits.
-func (l *Log) Append(ctx context.Context, r *audit.Record) (uint64, []byte, error) {
+func (l *Log) Append(ctx context.Context, r *audit.Record) (uint64, error) {
 	data, err := r.Marshal()
 	if err != nil {
-		return 0, nil, err
+		return 0, err
 	}
-	index, err := l.AppendBytes(ctx, data)
-	return index, data, err
-}
-
-// AppendBytes makes a record that somebody else wrote durable as it is.
-func (l *Log) AppendBytes(ctx context.Context, data []byte) (uint64, error) {
 	index, err := l.appender.Add(ctx, tessera.NewEntry(data))()
 	if err != nil {
 		return 0, fmt.Errorf("append to audit log: %w", err)
 	}
 	return index.Index, nil
+}
+
+// AppendAll makes records that somebody else wrote durable as they are, in their order.
+func (l *Log) AppendAll(ctx context.Context, records [][]byte) error {
+	futures := make([]tessera.IndexFuture, 0, len(records))
+	for _, data := range records {
+		futures = append(futures, l.appender.Add(ctx, tessera.NewEntry(data)))
+	}
+	for _, durable := range futures {
+		if _, err := durable(); err != nil {
+			return fmt.Errorf("append to audit log: %w", err)
+		}
+	}
+	return nil
 }
 
 // A Proof shows that a record is in the log of a checkpoint.
@@ -168,6 +177,31 @@ func (l *Log) Record(ctx context.Context, index uint64) ([]byte, error) {
 		return nil, fmt.Errorf("read audit record %d: %w", index, err)
 	}
 	return bundle.Entries[index%layout.EntryBundleWidth], nil
+}
+
+// An Entry is a record with its place in the log.
+type Entry struct {
+	Index uint64
+	Data  []byte
+}
+
+// Records yields the records from start up to size, which is at most the log's.
+func (l *Log) Records(ctx context.Context, start, size uint64) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for start < size {
+			bundle, err := client.GetEntryBundle(ctx, l.reader.ReadEntryBundle, start/layout.EntryBundleWidth, size)
+			if err != nil {
+				yield(Entry{}, fmt.Errorf("read audit records from %d: %w", start, err))
+				return
+			}
+			for _, data := range bundle.Entries[start%layout.EntryBundleWidth:] {
+				if start == size || !yield(Entry{start, data}, nil) {
+					return
+				}
+				start++
+			}
+		}
+	}
 }
 
 // Checkpoint returns the newest signed checkpoint.

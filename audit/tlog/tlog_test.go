@@ -101,7 +101,7 @@ func TestVerify(t *testing.T) {
 	for i := range records {
 		session := fmt.Sprintf("s-%d", i/4)
 		kind := []audit.Kind{audit.Granted, audit.AboutToAttach, audit.Attached, audit.Detached}[i%4]
-		if _, _, err := l.Append(t.Context(), record(kind, session)); err != nil {
+		if _, err := l.Append(t.Context(), record(kind, session)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package controlplane wires a control plane: its state in etcd, its audit log, its keys, and the server in front of them.
+package controlplane
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/keyhole-dev/keyhole/audit/tlog"
+	"github.com/keyhole-dev/keyhole/controlplane/registry"
+	"github.com/keyhole-dev/keyhole/controlplane/server"
+	"github.com/keyhole-dev/keyhole/controlplane/store"
+	"github.com/keyhole-dev/keyhole/internal/redact"
+	"github.com/keyhole-dev/keyhole/telemetry"
+)
+
+// Where a control plane keeps things, below its state directory.
+const (
+	// GrantKeys holds the public keys that agents check grants with (PEM).
+	GrantKeys = "keys/grant-keys.pem"
+	// LogKey holds the public key that audit checkpoints are checked with.
+	LogKey = "keys/log.key.pub"
+	// LogDir is the audit log.
+	LogDir = "log"
+
+	grantKey = "keys/grant.key"
+	logKey   = "keys/log.key"
+	storeDir = "store"
+
+	// origin names the log in its checkpoints.
+	origin = "keyhole.dev/audit"
+)
+
+// closeTime is how long the log and the telemetry have to write what waits when a control plane ends.
+const closeTime = 2 * time.Second
+
+// A Config says where a control plane listens and what it is.
+type Config struct {
+	Listen        string // host:port; port 0: any
+	StateDir      string // its own, and nobody else's
+	CA, Cert, Key string // files in PEM
+	Redaction     string // file with the owner's rules; empty: none
+	Logger        *slog.Logger
+	// Ready is called with the address once callers are answered.
+	Ready func(address string)
+}
+
+// Run is a control plane until ctx is done. It returns an error if it cannot begin, or has to end before that.
+func Run(ctx context.Context, c Config) (err error) {
+	rules, err := loadRules(c.Redaction)
+	if err != nil {
+		return err
+	}
+	grants, err := loadGrantKey(filepath.Join(c.StateDir, grantKey), filepath.Join(c.StateDir, GrantKeys))
+	if err != nil {
+		return err
+	}
+	key, err := tlog.LoadKey(filepath.Join(c.StateDir, logKey), origin)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer listener.Close()
+	log, err := tlog.Open(filepath.Join(c.StateDir, LogDir), key)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, within(closeTime, log.Close)) }()
+	s, err := store.Open(ctx, filepath.Join(c.StateDir, storeDir))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	running, stop := context.WithCancel(context.WithoutCancel(ctx)) // what the server stands on outlives it
+	defer stop()
+	r, err := registry.Open(running, s)
+	if err != nil {
+		return err
+	}
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer stop()
+	work.Go(r.Wait)
+	if err := startCopies(running, &work, log, s, c.Logger); err != nil {
+		return err
+	}
+	front, err := server.New(server.Config{
+		CA: c.CA, Cert: c.Cert, Key: c.Key, GrantKey: grants, Rules: rules, Log: log, Store: s, Registry: r, Logger: c.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	if c.Ready != nil {
+		c.Ready(listener.Addr().String())
+	}
+	return front.Serve(ctx, listener)
+}
+
+func within(limit time.Duration, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return do(ctx)
+}
+
+func loadRules(file string) (*redact.Ruleset, error) {
+	if file == "" {
+		return redact.Shipped(), nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read redaction rules: %w", err)
+	}
+	rules, err := redact.ParseRules(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return redact.Shipped().WithOwner(rules)
+}
+
+// loadGrantKey reads the key that grants are signed with, or makes it, and writes its public half for the agents.
+func loadGrantKey(private, public string) (ed25519.PrivateKey, error) {
+	data, err := os.ReadFile(private)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeGrantKey(private, public)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read grant key: %w", err)
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, fmt.Errorf("read grant key: %s is not PEM", private)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("read grant key %s: %w", private, err)
+	}
+	key, ok := parsed.(ed25519.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("read grant key %s: a %T; want Ed25519", private, parsed)
+	}
+	return key, nil
+}
+
+func makeGrantKey(private, public string) (ed25519.PrivateKey, error) {
+	publicKey, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make grant key: %w", err)
+	}
+	privateDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("make grant key: %w", err)
+	}
+	publicDER, err := x509.MarshalPKIXPublicKey(publicKey)
+	if err != nil {
+		return nil, fmt.Errorf("make grant key: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(private), 0o700); err != nil {
+		return nil, fmt.Errorf("make grant key: %w", err)
+	}
+	// The private key last: it is what says that there is a pair.
+	if err := os.WriteFile(public, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER}), 0o644); err != nil {
+		return nil, fmt.Errorf("make grant key: %w", err)
+	}
+	if err := os.WriteFile(private, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: privateDER}), 0o600); err != nil {
+		return nil, fmt.Errorf("make grant key: %w", err)
+	}
+	return key, nil
+}
+
+// version is what the telemetry says of this program.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// service is whose telemetry it is.
+func service() telemetry.Service {
+	return telemetry.Service{Name: "keyhole-controlplane", Version: version()}
+}

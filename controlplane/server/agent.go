@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc"
+
+	"github.com/keyhole-dev/keyhole/controlplane/registry"
+	"github.com/keyhole-dev/keyhole/controlplane/store"
+	"github.com/keyhole-dev/keyhole/internal/audit"
+	"github.com/keyhole-dev/keyhole/internal/problem"
+	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
+)
+
+type agentService struct {
+	keyholev1.UnimplementedAgentServiceServer
+	s *Server
+}
+
+type agentStream = grpc.BidiStreamingServer[keyholev1.ConnectRequest, keyholev1.ConnectResponse]
+
+// Connect is one agent's stream. What arrives is taken in one goroutine, what leaves goes out in another.
+func (a agentService) Connect(stream agentStream) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	hello := first.GetHello()
+	if hello == nil {
+		return problem.New(problem.InvalidArgument, "an agent's first word is hello")
+	}
+	caller := callerOf(stream.Context())
+	if hello.GetNode().GetName() != caller.Name {
+		return problem.New(problem.PermissionDenied, "the certificate is that of node %s, and the agent says that it is %.253q", caller.Name, hello.GetNode().GetName())
+	}
+	spool, err := a.s.openSpool(stream.Context(), caller.Name, hello.GetSpoolKey())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := a.s.until(stream.Context())
+	defer cancel()
+	connection := a.s.Registry.Connect(hello.GetNode(), cancel)
+	defer connection.Close()
+	receipts := make(chan uint64, 1)
+	received := make(chan error, 1)
+	go func() { received <- a.receive(ctx, stream, connection, spool, receipts) }()
+	return a.send(ctx, stream, connection, receipts, received)
+}
+
+func (a agentService) send(ctx context.Context, stream agentStream, c *registry.Connection, receipts <-chan uint64, received <-chan error) error {
+	for {
+		m := &keyholev1.ConnectResponse{}
+		select {
+		case <-c.Poked():
+			m.Message = &keyholev1.ConnectResponse_Desired{Desired: c.Desired()}
+		case q := <-c.Questions():
+			m.Message = &keyholev1.ConnectResponse_Question{Question: q}
+		case n := <-receipts:
+			m.Message = &keyholev1.ConnectResponse_SpoolReceipt{SpoolReceipt: &keyholev1.SpoolReceipt{Records: n}}
+		case err := <-received:
+			return err
+		case <-ctx.Done():
+			return problem.New(problem.Unavailable, "the control plane ends this stream: it closes, or the node has opened another")
+		}
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+	}
+}
+
+// receive takes what the agent says until it ends its stream.
+func (a agentService) receive(ctx context.Context, stream agentStream, c *registry.Connection, spool *nodeSpool, receipts chan<- uint64) error {
+	for {
+		request, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		switch m := request.GetMessage().(type) {
+		case *keyholev1.ConnectRequest_Report:
+			err = a.s.Registry.Report(ctx, spool.node, m.Report.GetSession())
+			if p, ok := errors.AsType[*problem.Error](err); ok && (p.Code == problem.NotFound || p.Code == problem.PermissionDenied) {
+				err = nil // of a session that is not kept any longer, or never was its own: there is nothing to say about it
+			}
+		case *keyholev1.ConnectRequest_Events:
+			a.s.Registry.Deliver(spool.node, m.Events.GetEvents())
+		case *keyholev1.ConnectRequest_Answer:
+			c.Answered(m.Answer)
+		case *keyholev1.ConnectRequest_Spool:
+			var upTo uint64
+			if upTo, err = spool.take(ctx, m.Spool.GetRecords()); err == nil {
+				select {
+				case receipts <- upTo:
+				case <-ctx.Done():
+				}
+			}
+		default:
+			err = problem.New(problem.InvalidArgument, "a message that is out of place on this stream")
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// A nodeSpool takes a node's own audit records over into the log.
+type nodeSpool struct {
+	s     *Server
+	node  string
+	state spoolState
+	value store.Value
+}
+
+// spoolState is what the store keeps of a node's spool.
+type spoolState struct {
+	Key  []byte     `json:"key"`
+	Head audit.Head `json:"head"` // of what is in the log
+}
+
+// openSpool reads how far a node's records are in the log. A key that the node did not have before goes on record, and begins
+// a new chain.
+func (s *Server) openSpool(ctx context.Context, node string, key []byte) (*nodeSpool, error) {
+	if len(key) != ed25519.PublicKeySize {
+		return nil, problem.New(problem.InvalidArgument, "the agent's audit key has %d bytes; want an Ed25519 public key", len(key))
+	}
+	n := &nodeSpool{s: s, node: node}
+	var err error
+	n.value, err = s.Store.Read(ctx, "spools/"+node)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return nil, err
+	default:
+		if err := json.Unmarshal(n.value.Data, &n.state); err != nil {
+			return nil, fmt.Errorf("read what is known of the spool of node %s: %w", node, err)
+		}
+	}
+	if string(n.state.Key) == string(key) {
+		return n, nil
+	}
+	details := map[string]string{"auditKey": hex.EncodeToString(key)}
+	if len(n.state.Key) > 0 {
+		details["instead"] = hex.EncodeToString(n.state.Key)
+	}
+	if _, err := s.record(ctx, audit.Record{Kind: audit.Credential, Actor: callerOf(ctx).String(), Node: node, Details: details}); err != nil {
+		return nil, err
+	}
+	n.state = spoolState{Key: key}
+	return n, n.save(ctx)
+}
+
+func (n *nodeSpool) save(ctx context.Context) error {
+	var err error
+	if n.value.Data, err = json.Marshal(n.state); err != nil {
+		return err
+	}
+	n.value.Revision, err = n.s.Store.Write(ctx, 0, n.value)
+	return err
+}
+
+// take makes records durable in the log, in their order, and returns the number of the last one that is. Those that are in
+// the log already are skipped; one that does not follow or is not signed ends the stream and goes on record.
+func (n *nodeSpool) take(ctx context.Context, records [][]byte) (uint64, error) {
+	head := n.state.Head
+	var fresh [][]byte
+	for _, data := range records {
+		if r, err := audit.Parse(data); err == nil && r.Chain != nil && r.Chain.Sequence <= head.Sequence {
+			continue
+		}
+		_, next, err := head.Follow(data, n.state.Key, n.node)
+		if err != nil {
+			_, recorded := n.s.record(ctx, audit.Record{
+				Kind: audit.Refused, Actor: callerOf(ctx).String(), Node: n.node, Details: map[string]string{"why": cut(err.Error())},
+			})
+			return 0, errors.Join(problem.New(problem.PermissionDenied, "audit records of node %s: %v", n.node, err), recorded)
+		}
+		fresh, head = append(fresh, data), next
+	}
+	if err := n.s.Log.AppendAll(ctx, fresh); err != nil {
+		return 0, err
+	}
+	n.state.Head = head
+	if len(fresh) > 0 {
+		if err := n.save(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return head.Sequence, nil
+}
