@@ -258,6 +258,12 @@ func (a *remoteAgent) Try(paths []string, reply *[]string) error {
 	return nil
 }
 
+// Babble sends the monitor what is no request.
+func (a *remoteAgent) Babble(frame []byte, _ *struct{}) error {
+	_, err := a.client.conn.file.Write(frame)
+	return err
+}
+
 // Signal sends a signal, as a stolen agent would.
 func (a *remoteAgent) Signal(pid int, _ *struct{}) error { return syscall.Kill(pid, syscall.SIGKILL) }
 

@@ -26,7 +26,7 @@ const (
 
 // inspectorEnvironment says nothing of a crash but its first line: the rest is the parser's stack, of interest to whoever
 // made the executable.
-var inspectorEnvironment = []string{"GOTRACEBACK=none", "GOMAXPROCS=2"}
+var inspectorEnvironment = append([]string{"GOTRACEBACK=none", "GOMAXPROCS=2"}, raceEnvironment...)
 
 type resolved struct {
 	Problem *problem.Error `json:"problem,omitempty"`

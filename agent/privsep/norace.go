@@ -5,3 +5,5 @@
 package privsep
 
 const raceDetector = false
+
+var raceEnvironment []string

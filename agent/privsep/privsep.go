@@ -147,6 +147,9 @@ func runAgent(roles Roles) error {
 	if err := confineAgent(h.StateDir, h.ReadOnly); err != nil {
 		return err
 	}
+	if err := agentPolicy().install(); err != nil {
+		return fmt.Errorf("confine agent: %w", err)
+	}
 	client := newClient(conn)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()

@@ -34,7 +34,7 @@ const (
 )
 
 // holderEnvironment keeps a holder small: it has one thing to do.
-var holderEnvironment = []string{"GOMAXPROCS=2", "GOGC=50"}
+var holderEnvironment = append([]string{"GOMAXPROCS=2", "GOGC=50"}, raceEnvironment...)
 
 // endCause is what the agent may give as a cause: `endedBy` is an open list.
 var endCause = regexp.MustCompile(`^[a-z_]{1,32}$`)

@@ -226,3 +226,22 @@ func TestTerminate(t *testing.T) {
 	}
 	v.requireRestored(time.Now().Add(time.Second))
 }
+
+// TestBabblingAgent ends everything when the agent says what no agent of ours says.
+func TestBabblingAgent(t *testing.T) {
+	for name, babble := range map[string]string{
+		"too long":      "\xff\xff\xff\xff",
+		"no JSON":       "\x00\x00\x00\x04AAAA",
+		"unknown field": "\x00\x00\x00\x0c{\"sudo\":true}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, v := newStage(t), startVault(t)
+			s.hold(specOf(v.PID(), time.Minute))
+			s.call("Babble", []byte(babble), new(struct{}))
+			if err := s.ended(); err == nil {
+				t.Error("the monitor ended as if nothing were wrong")
+			}
+			v.requireRestored(time.Now().Add(time.Second))
+		})
+	}
+}

@@ -11,10 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A syscallPolicy is what a process may ask of the kernel. What it does not name answers EPERM, because libraries try
+// A syscallPolicy is what a process may ask of the kernel. Where it lists what is allowed all else answers EPERM, because libraries try
 // things that they can do without; a death would turn each such try into a lost session. What no honest path ever
 // tries kills. Filters add up: a child has its parent's as well as its own, and the stricter answer counts.
 type syscallPolicy struct {
+	others seccomp.Action // on what is not named; 0: EPERM
 	allow  []string
 	refuse []seccomp.NameWithConditions // allowed, but not with these arguments
 	kill   []string
@@ -36,12 +37,14 @@ var fileCalls = []string{
 	"pread64", "read", "readv", "timerfd_create", "timerfd_gettime", "timerfd_settime", "write", "writev",
 }
 
-// never is what leaves the process or lets it become another one.
-var never = []string{
-	"accept", "accept4", "bind", "connect", "execve", "execveat", "finit_module", "fork", "init_module", "io_uring_setup", "kexec_load", "listen", "mount",
-	"move_mount", "open_by_handle_at", "pivot_root", "process_vm_readv", "process_vm_writev", "ptrace", "setns", "socket", "socketpair", "unshare",
-	"userfaultfd", "vfork",
+// escapes are what lets a process become another one, look into one, or reach parts of the kernel that none of ours needs.
+var escapes = []string{
+	"execve", "execveat", "finit_module", "fork", "init_module", "io_uring_setup", "kexec_load", "mount", "move_mount", "open_by_handle_at",
+	"perf_event_open", "pivot_root", "process_vm_readv", "process_vm_writev", "ptrace", "setns", "unshare", "userfaultfd", "vfork",
 }
+
+// sockets are what reaches other processes and machines.
+var sockets = []string{"accept", "accept4", "bind", "connect", "listen", "socket", "socketpair"}
 
 // namespaces are the flags of clone that make any.
 const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWTIME
@@ -59,12 +62,21 @@ func openNothing() []seccomp.NameWithConditions {
 	}
 }
 
+// agentPolicy: what the network needs cannot be listed, but it does not need to escape.
+func agentPolicy() syscallPolicy {
+	return syscallPolicy{
+		others: seccomp.ActionAllow,
+		refuse: []seccomp.NameWithConditions{refuse("clone", seccomp.BitsSet, namespaces)},
+		kill:   append([]string{"bpf"}, escapes...),
+	}
+}
+
 // inspectorPolicy: compute, read what is open, answer.
 func inspectorPolicy() syscallPolicy {
 	return syscallPolicy{
 		allow:  slices.Concat(runtimeCalls, fileCalls, []string{"clone", "mmap", "mprotect", "prctl"}),
 		refuse: openNothing(),
-		kill:   append([]string{"bpf", "perf_event_open"}, never...),
+		kill:   slices.Concat(escapes, sockets, []string{"bpf"}),
 	}
 }
 
@@ -73,7 +85,7 @@ func readerPolicy() syscallPolicy {
 	return syscallPolicy{
 		allow:  slices.Concat(runtimeCalls, fileCalls, []string{"bpf", "clone", "mmap", "mprotect", "prctl"}),
 		refuse: append(openNothing(), refuse("bpf", seccomp.NotEqual, unix.BPF_MAP_LOOKUP_ELEM, unix.BPF_MAP_UPDATE_ELEM, unix.BPF_OBJ_GET_INFO_BY_FD)),
-		kill:   append([]string{"perf_event_open"}, never...),
+		kill:   slices.Concat(escapes, sockets),
 	}
 }
 
@@ -133,6 +145,10 @@ func (p syscallPolicy) compile(architecture string) ([]seccomp.Policy, error) {
 			return !ok
 		})
 	}
+	others := p.others
+	if others == 0 {
+		others = seccomp.ActionErrno // EPERM
+	}
 	names := []seccomp.SyscallGroup{
 		{Names: known(p.allow), Action: seccomp.ActionAllow},
 		{Names: known(p.kill), Action: seccomp.ActionKillProcess},
@@ -143,6 +159,6 @@ func (p syscallPolicy) compile(architecture string) ([]seccomp.Policy, error) {
 	}
 	return []seccomp.Policy{
 		{DefaultAction: seccomp.ActionAllow, Syscalls: []seccomp.SyscallGroup{{NamesWithCondtions: p.refuse, Action: seccomp.ActionErrno}}},
-		{DefaultAction: seccomp.ActionErrno, Syscalls: names},
+		{DefaultAction: others, Syscalls: names},
 	}, nil
 }

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var policies = map[string]func() syscallPolicy{"inspector": inspectorPolicy, "reader": readerPolicy, "monitor": monitorPolicy}
+var policies = map[string]func() syscallPolicy{"agent": agentPolicy, "inspector": inspectorPolicy, "reader": readerPolicy, "monitor": monitorPolicy}
 
 // TestPolicyNames catches a misspelt system call, which would silently be left out.
 func TestPolicyNames(t *testing.T) {
@@ -107,6 +107,9 @@ func TestPolicies(t *testing.T) {
 		}
 		for call, number := range info.SyscallNames {
 			want := refused
+			if name == "agent" {
+				want = seccomp.ActionAllow
+			}
 			switch {
 			case byArgument(call):
 				continue // below
@@ -146,6 +149,7 @@ func TestPolicies(t *testing.T) {
 		{"reader", "prctl", []uint64{unix.PR_SET_DUMPABLE}, refused},
 		{"monitor", "socketpair", []uint64{unix.AF_UNIX}, seccomp.ActionAllow},
 		{"monitor", "socketpair", []uint64{unix.AF_INET}, refused},
+		{"agent", "clone", []uint64{unix.CLONE_NEWUSER}, refused},
 	} {
 		if got := verdict(t, compiled[c.policy], info, info.SyscallNames[c.call], c.args...); got != c.want {
 			t.Errorf("%s: %s%v is answered %#x; want %#x", c.policy, c.call, c.args, uint32(got), uint32(c.want))
@@ -243,7 +247,7 @@ func TestFiltered(t *testing.T) {
 		for act := range filteredActs {
 			t.Run(policy+"/"+act, func(t *testing.T) {
 				cmd := exec.Command("/proc/self/exe")
-				cmd.Env = append(os.Environ(), filteredEnvironment+"="+policy+"/"+act, "GOTRACEBACK=single")
+				cmd.Env = append(append(os.Environ(), filteredEnvironment+"="+policy+"/"+act, "GOTRACEBACK=single"), raceEnvironment...)
 				out, err := cmd.CombinedOutput()
 				var exit *exec.ExitError
 				errors.As(err, &exit)
