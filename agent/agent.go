@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/keyhole-dev/keyhole/agent/control"
 	"github.com/keyhole-dev/keyhole/agent/privsep"
 	"github.com/keyhole-dev/keyhole/agent/session"
@@ -24,8 +26,6 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/policy"
 	"github.com/keyhole-dev/keyhole/telemetry"
-
-	"go.opentelemetry.io/otel/trace"
 )
 
 const (
@@ -33,6 +33,8 @@ const (
 	maxSessions = 64
 	// countsEvery is how often counts are looked at, and reported if they moved.
 	countsEvery = 500 * time.Millisecond
+	// lossEvery is how often, at most, the log says how many spans were lost.
+	lossEvery = 10 * time.Second
 	// drainTime is how long an agent that was told to end waits for its sessions; the monitor kills what is left.
 	drainTime = 5 * time.Second
 	// flushTime is how long it then tries to get rid of what waits for the control plane, and for the collector.
@@ -72,7 +74,7 @@ func Run(ctx context.Context, c Config, client *privsep.Client) error {
 	}
 	defer spool.Close()
 	r := &runner{
-		config: c, log: log, client: client, ceiling: ceiling, tracer: spans.Tracer(), spool: spool,
+		config: c, log: log, client: client, ceiling: ceiling, spans: spans, tracer: spans.Tracer(), spool: spool,
 		machine: session.New(maxSessions), jobs: make(map[string]*job), events: make(chan session.Event, 16),
 		connected: make(chan struct{}), desired: make(chan control.Desired), live: make(chan chan []string),
 	}
@@ -101,11 +103,9 @@ func limitMemory() {
 func flush(spans *telemetry.Spans, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
 	defer cancel()
-	if err := spans.Shutdown(ctx); err != nil {
-		log.Warn("telemetry", "error", err)
-	}
-	if n := spans.Lost(); n > 0 {
-		log.Warn("telemetry: spans were lost", "spans", n)
+	err := spans.Shutdown(ctx)
+	if n := spans.Lost(); err != nil || n > 0 {
+		log.Warn("telemetry: spans were lost", "spans", n, "error", err)
 	}
 }
 
@@ -115,6 +115,7 @@ type runner struct {
 	log     *slog.Logger
 	client  *privsep.Client
 	ceiling *policy.Ceiling
+	spans   *telemetry.Spans
 	tracer  trace.Tracer
 	spool   *audit.Spool
 	link    *control.Link
@@ -129,6 +130,9 @@ type runner struct {
 	connected chan struct{}
 	desired   chan control.Desired
 	live      chan chan []string
+
+	lost   uint64 // spans, as last said
+	lostAt time.Time
 
 	done <-chan struct{} // closed when run takes nothing any more
 }
@@ -157,6 +161,7 @@ func (r *runner) run(ctx context.Context) error {
 			reply <- r.machine.Live()
 		case <-ticker.C:
 			r.count()
+			r.sayLost()
 		case <-ending:
 			ending, deadline = nil, time.After(drainTime)
 			r.handle(session.Draining{Cause: event.EndAgentLost})
@@ -172,6 +177,14 @@ func (r *runner) run(ctx context.Context) error {
 				r.link.Close(flushTime)
 			}()
 		}
+	}
+}
+
+// sayLost logs how many spans were lost since the agent began, when they have become more.
+func (r *runner) sayLost() {
+	if n := r.spans.Lost(); n > r.lost && time.Since(r.lostAt) >= lossEvery {
+		r.log.Warn("telemetry: spans were lost", "spans", n)
+		r.lost, r.lostAt = n, time.Now()
 	}
 }
 
