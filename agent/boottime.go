@@ -27,7 +27,7 @@ func waitUntil(ctx context.Context, deadlineNs uint64) error {
 	if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME, &when, nil); err != nil {
 		return fmt.Errorf("set a boot-time timer: %w", err)
 	}
-	defer context.AfterFunc(ctx, func() { timer.SetReadDeadline(time.Unix(1, 0)) })()
+	defer context.AfterFunc(ctx, func() { _ = timer.SetReadDeadline(time.Unix(1, 0)) })()
 	var expirations [8]byte
 	if _, err := timer.Read(expirations[:]); err != nil {
 		if ctx.Err() != nil {

@@ -127,7 +127,7 @@ func (l *Link) Run(ctx context.Context) {
 		if time.Since(begun) >= healthy {
 			bound = firstBackoff
 		}
-		wait := rand.N(bound)
+		wait := rand.N(bound) //nolint:gosec // spreads attempts, protects nothing
 		l.config.Log.Warn("control plane: no stream", "address", l.config.Address, "error", describe(err), "retry", wait.Round(time.Millisecond))
 		select {
 		case <-ctx.Done():
