@@ -10,7 +10,8 @@ import (
 )
 
 // ParsePath splits the path of a value into its names: "c.user.email" into c, user and email. A name is an identifier of
-// the target's language, or a decimal index; ranges of indices are not supported.
+// the target's language, or a decimal index; ranges of indices are not supported. The number of elements of a slice or of bytes of a
+// string is "len(c.items)", or "c.items.len", which it is split into.
 func ParsePath(path string) ([]string, error) {
 	if path == "" {
 		return nil, fmt.Errorf("%q: empty path; name a parameter, and fields after dots: user.email", path)
@@ -18,7 +19,13 @@ func ParsePath(path string) ([]string, error) {
 	if len(path) > MaxPathBytes {
 		return nil, fmt.Errorf("%.32q...: %d bytes; at most %d", path, len(path), MaxPathBytes)
 	}
-	names := strings.Split(path, ".")
+	inner, isLength := strings.CutPrefix(path, "len(")
+	if isLength = isLength && strings.HasSuffix(inner, ")"); isLength {
+		inner = strings.TrimSuffix(inner, ")") + ".len"
+	} else {
+		inner = path
+	}
+	names := strings.Split(inner, ".")
 	for i, name := range names {
 		if name == "" {
 			return nil, fmt.Errorf("%.64q: an empty name; names are separated by single dots: user.email", path)

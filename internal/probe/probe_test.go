@@ -122,6 +122,7 @@ func TestDigest(t *testing.T) {
 func TestParsePath(t *testing.T) {
 	for path, want := range map[string][]string{
 		"qty": {"qty"}, "c.user.email": {"c", "user", "email"}, "items.0.sku": {"items", "0", "sku"}, "_x9.Größe": {"_x9", "Größe"},
+		"len(c.items)": {"c", "items", "len"}, "c.items.len": {"c", "items", "len"},
 	} {
 		if got, err := ParsePath(path); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("ParsePath(%q) = %q, %v", path, got, err)
@@ -129,7 +130,7 @@ func TestParsePath(t *testing.T) {
 	}
 	for _, path := range []string{
 		"", ".", "a.", ".a", "a..b", "a b", "a-b", "0", "9x", "items.0-3.sku", "a.*", "a[0]", "a.\xff", "a.0x1", "a." + strings.Repeat("9", 10),
-		strings.Repeat("x", MaxPathBytes+1), "a\x00b", "\x1b[31m",
+		strings.Repeat("x", MaxPathBytes+1), "a\x00b", "\x1b[31m", "len()", "len(a", "len(len(a))", "len(a).b",
 	} {
 		if got, err := ParsePath(path); err == nil {
 			t.Errorf("ParsePath(%q) = %q", path, got)
@@ -235,7 +236,11 @@ func FuzzParsePath(f *testing.F) {
 			}
 			return
 		}
-		if strings.Join(names, ".") != path || len(path) > MaxPathBytes || strings.ContainsAny(path, " \t\n\x1b\"&=<>!") {
+		again := strings.Join(names, ".")
+		if last := len(names) - 1; strings.HasPrefix(path, "len(") {
+			again = "len(" + strings.Join(names[:last], ".") + ")"
+		}
+		if again != path || len(path) > MaxPathBytes || strings.ContainsAny(path, " \t\n\x1b\"&=<>!") {
 			t.Errorf("%q is a path of %q", path, names)
 		}
 	})
