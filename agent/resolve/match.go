@@ -284,6 +284,9 @@ func (p *program) nearest(pat pattern) []string {
 		name := base(plain(s.Name))
 		tail := strings.ToLower(lastSegments(name, segments))
 		distance := editDistance(want, tail, limit)
+		if distance > limit && len(pat.last) > 2 && strings.Contains(strings.ToLower(lastSegments(name, 1)), strings.ToLower(pat.last)) {
+			distance = limit // a part of the name
+		}
 		if distance > limit || seen[s.Name] || strings.HasSuffix(s.Name, ".cold") {
 			continue
 		}

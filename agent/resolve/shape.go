@@ -100,36 +100,58 @@ func (v *values) kind(t *debuginfo.Type) (kind target.Kind, why *missing) {
 }
 
 // all lists the parameters to depth 1: a struct, or what a pointer to a struct points to, by those of its fields that are
-// numbers or strings. It stops where the values would be too many for one plan.
+// numbers or strings. Where that would be too much for one plan, each parameter gets its share.
 func (v *values) all() (list []target.Value, notes []string) {
-	cost, left := 0, 0
-	add := func(x target.Value) {
-		c := 1
-		if x.Missing == "" {
-			c = 2 + len(x.Data.Offsets)
-			if x.Kind == target.KindString || x.Kind == target.KindBytes {
-				c = 3 + len(x.Data.Offsets)
-			}
-		}
-		if cost+c > maxCost || len(list) == probe.MaxArguments {
-			left++
-			return
-		}
-		cost += c
-		list = append(list, x)
-	}
+	var of [][]target.Value
 	for _, p := range v.function.debug.Parameters {
-		if !isName(p.Name) {
-			continue
+		if isName(p.Name) {
+			of = append(of, v.parameterValues(p))
 		}
-		for _, x := range v.parameterValues(p) {
-			add(x)
+	}
+	taken := make([]int, len(of))
+	cost, left := 0, 0
+	for turn, more := 0, true; more; turn++ {
+		more = false
+		for i, values := range of {
+			if turn >= len(values) {
+				continue
+			}
+			more = true
+			c := ops(values[turn])
+			if cost+c > maxCost || taken[i] < turn || sum(taken) == probe.MaxArguments {
+				left++
+				continue
+			}
+			cost += c
+			taken[i]++
 		}
+	}
+	for i, values := range of {
+		list = append(list, values[:taken[i]]...)
 	}
 	if left > 0 {
 		notes = append(notes, fmt.Sprintf("%d more values were left out: name what to capture with --arg", left))
 	}
 	return list, notes
+}
+
+// ops is about what a value costs in a plan.
+func ops(x target.Value) int {
+	switch {
+	case x.Missing != "":
+		return 0
+	case x.Kind == target.KindString, x.Kind == target.KindBytes:
+		return 3 + len(x.Data.Offsets)
+	}
+	return 2 + len(x.Data.Offsets)
+}
+
+func sum(numbers []int) int {
+	total := 0
+	for _, n := range numbers {
+		total += n
+	}
+	return total
 }
 
 // parameterValues is a parameter, or its fields.

@@ -67,7 +67,7 @@ func (v *values) of(spec *probe.Spec) (list []target.Value, notes []string, err 
 func (v *values) unknown(spec *probe.Spec, conditions []probe.Condition) (list []target.Value, notes []string, err error) {
 	const detail = "no debug information describes this function: its calls can be seen, its arguments cannot"
 	for _, path := range spec.Arguments[:min(len(spec.Arguments), probe.MaxArguments)] {
-		names, _, err := split(path)
+		names, err := split(path)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -79,21 +79,17 @@ func (v *values) unknown(spec *probe.Spec, conditions []probe.Condition) (list [
 	return list, []string{detail}, nil
 }
 
-// split reads a path. len(PATH) is the number of elements or bytes of what the path names.
-func split(path string) (names []string, length bool, err error) {
-	inner := path
-	if rest, ok := strings.CutPrefix(path, "len("); ok && strings.HasSuffix(rest, ")") {
-		inner, length = strings.TrimSuffix(rest, ")"), true
+func split(path string) ([]string, error) {
+	names, err := probe.ParsePath(path)
+	if err != nil {
+		return nil, problem.New(problem.InvalidArgument, "%v", err)
 	}
-	if names, err = probe.ParsePath(inner); err != nil {
-		return nil, false, problem.New(problem.InvalidArgument, "%v", err)
-	}
-	return names, length, nil
+	return names, nil
 }
 
 // at finds the value of a path. The error is about the path; that a value cannot be read is said in it.
 func (v *values) at(path string) (target.Value, error) {
-	names, length, err := split(path)
+	names, err := split(path)
 	if err != nil {
 		return target.Value{}, err
 	}
@@ -108,6 +104,7 @@ func (v *values) at(path string) (target.Value, error) {
 		return value, nil
 	}
 	pl, gone := v.locate(p, t)
+	length := false
 	for i, name := range names[1:] {
 		so := strings.Join(names[:i+1], ".")
 		if i == len(names)-2 && name == "len" && (t.Kind == debuginfo.KindGoSlice || t.Kind == debuginfo.KindGoString) {
