@@ -38,7 +38,7 @@ const (
 	healthy = 5 * time.Second
 	// A connection that is silent is asked after silence for a sign of life, and given up after patience. The server has to
 	// allow this by its keepalive.EnforcementPolicy: by default it ends a connection that asks more than once in five minutes.
-	silence  = 10 * time.Second
+	silence  = 15 * time.Second
 	patience = 5 * time.Second
 	// questionLimit is how many questions are answered at once; questionTime is what one may take.
 	questionLimit = 8

@@ -43,14 +43,15 @@ func (s *spooler) next() (*keyholev1.ConnectRequest, error) {
 	return &keyholev1.ConnectRequest{Message: &keyholev1.ConnectRequest_Spool{Spool: &keyholev1.SpoolBatch{Records: records}}}, nil
 }
 
-// acknowledge takes a receipt. One for other than what was sent ends the stream: the next one begins with what is pending.
+// acknowledge takes a receipt. One for more than was sent skips what the control plane has from an earlier stream; one for
+// less ends this stream, and the next begins with what is pending.
 func (s *spooler) acknowledge(upTo uint64) error {
 	if err := s.spool.Acknowledge(upTo); err != nil {
 		return fmt.Errorf("acknowledge audit records: %w", err)
 	}
-	if upTo != s.sent {
-		return fmt.Errorf("the control plane has a receipt for audit records up to %d; %d was the last sent", upTo, s.sent)
+	if upTo < s.sent {
+		return fmt.Errorf("the control plane has audit records up to %d; %d was the last sent", upTo, s.sent)
 	}
-	s.waiting = false
+	s.sent, s.waiting = upTo, false
 	return nil
 }
