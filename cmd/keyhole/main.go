@@ -4,14 +4,9 @@
 // plane and an agent as well, for one machine.
 package main
 
-import (
-	"os"
-
-	"github.com/keyhole-dev/keyhole/agent"
-	"github.com/keyhole-dev/keyhole/agent/privsep"
-)
+import "os"
 
 func main() {
-	privsep.Main(privsep.Roles{Agent: agent.Role})
+	becomeRole()
 	os.Exit(newShell().execute(os.Args[1:]))
 }
