@@ -13,11 +13,11 @@ import (
 	"net"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
-	"github.com/spiffe/go-spiffe/v2/spiffegrpc/grpccredentials"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 
 	"github.com/keyhole-dev/keyhole/internal/identity"
 	"github.com/keyhole-dev/keyhole/internal/problem"
@@ -62,9 +62,18 @@ func (r recorded) Clone() credentials.TransportCredentials {
 
 // Caller is who made an RPC. The error is a *problem.Error of code UNAUTHENTICATED.
 func Caller(ctx context.Context) (identity.Identity, error) {
-	id, ok := grpccredentials.PeerIDFromContext(ctx)
-	if !ok {
+	p, _ := peer.FromContext(ctx)
+	var info credentials.TLSInfo
+	if p != nil {
+		info, _ = p.AuthInfo.(credentials.TLSInfo)
+	}
+	// The handshake has verified the certificate; without one there is no connection.
+	if len(info.State.PeerCertificates) == 0 {
 		return identity.Identity{}, problem.New(problem.Unauthenticated, "the connection proves no identity")
+	}
+	id, err := x509svid.IDFromCert(info.State.PeerCertificates[0])
+	if err != nil {
+		return identity.Identity{}, problem.New(problem.Unauthenticated, "%v", err)
 	}
 	caller, err := identity.Of(id)
 	if err != nil {

@@ -58,7 +58,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	config.AdvertisePeerUrls = []url.URL{{Scheme: "unix", Host: "only-member"}} // there is nobody to tell
 	config.ListenClientUrls, config.AdvertiseClientUrls = nil, nil
 	config.InitialCluster = config.InitialClusterFromName(config.Name)
-	config.LogLevel = "error"
+	config.LogLevel = "fatal" // what goes wrong comes back as an error; at its end it calls a closed listener one
 	config.AutoCompactionMode, config.AutoCompactionRetention = "periodic", "10m"
 	server, err := embed.StartEtcd(config)
 	if err != nil {

@@ -1,0 +1,521 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controlplane
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/keyhole-dev/keyhole/audit/tlog"
+	"github.com/keyhole-dev/keyhole/controlplane/ca"
+	"github.com/keyhole-dev/keyhole/internal/audit"
+	"github.com/keyhole-dev/keyhole/internal/grant"
+	"github.com/keyhole-dev/keyhole/internal/identity"
+	"github.com/keyhole-dev/keyhole/internal/probe"
+	"github.com/keyhole-dev/keyhole/internal/problem"
+	"github.com/keyhole-dev/keyhole/internal/testkit"
+	"github.com/keyhole-dev/keyhole/internal/wire"
+	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+const patience = 20 * time.Second
+
+// A plane is a control plane that runs until its test ends.
+type plane struct {
+	t         *testing.T
+	dir       string
+	address   string
+	authority *ca.Authority
+	stop      func()
+}
+
+func start(t *testing.T) *plane {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kh") // short: a socket is in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	p := &plane{t: t, dir: dir}
+	if p.authority, err = ca.Open(filepath.Join(dir, "ca")); err != nil {
+		t.Fatal(err)
+	}
+	p.issue(identity.Identity{Kind: identity.ControlPlane}, "plane", time.Hour)
+	p.run()
+	return p
+}
+
+// run runs it, again if it has run before.
+func (p *plane) run() {
+	p.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, over := make(chan string, 1), make(chan error, 1)
+	go func() {
+		over <- Run(ctx, Config{
+			Listen: "127.0.0.1:0", StateDir: filepath.Join(p.dir, "state"), CA: p.path("ca/ca.pem"), Cert: p.path("plane.pem"), Key: p.path("plane.key"),
+			Logger: slog.New(slog.DiscardHandler), Ready: func(address string) { ready <- address },
+		})
+	}()
+	stopped := false
+	p.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		select {
+		case err := <-over:
+			if err != nil {
+				p.t.Errorf("control plane: %v", err)
+			}
+		case <-time.After(patience):
+			p.t.Error("the control plane does not end")
+		}
+	}
+	p.t.Cleanup(func() { p.stop() })
+	select {
+	case p.address = <-ready:
+	case err := <-over:
+		stopped = true
+		p.t.Fatalf("control plane: %v", err)
+	case <-time.After(patience):
+		p.t.Fatal("the control plane is not ready")
+	}
+}
+
+func (p *plane) path(name string) string { return filepath.Join(p.dir, name) }
+
+func (p *plane) issue(id identity.Identity, name string, life time.Duration) {
+	p.t.Helper()
+	if err := p.authority.Issue(id, life, p.path(name+".pem"), p.path(name+".key")); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// dial connects with the certificate of this name.
+func (p *plane) dial(name string) *grpc.ClientConn {
+	p.t.Helper()
+	svid, err := x509svid.Load(p.path(name+".pem"), p.path(name+".key"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	bundle, err := x509bundle.Load(identity.Domain, p.path("ca/ca.pem"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	config := tlsconfig.MTLSClientConfig(svid, bundle, tlsconfig.AuthorizeMemberOf(identity.Domain))
+	return p.connect(credentials.NewTLS(config))
+}
+
+func (p *plane) connect(creds credentials.TransportCredentials) *grpc.ClientConn {
+	p.t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+p.address, grpc.WithTransportCredentials(creds))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func (p *plane) user(name string) keyholev1.ProbeServiceClient {
+	p.t.Helper()
+	p.issue(identity.Identity{Kind: identity.User, Name: name}, name, time.Hour)
+	return keyholev1.NewProbeServiceClient(p.dial(name))
+}
+
+// An agent is a node's stream that a test speaks on.
+type agent struct {
+	t      *testing.T
+	stream grpc.BidiStreamingClient[keyholev1.ConnectRequest, keyholev1.ConnectResponse]
+}
+
+var spoolKey = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+
+func (p *plane) agent(ctx context.Context, certificate, name string) *agent {
+	p.t.Helper()
+	p.issue(identity.Identity{Kind: identity.Node, Name: certificate}, certificate, time.Hour)
+	stream, err := keyholev1.NewAgentServiceClient(p.dial(certificate)).Connect(ctx)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	a := &agent{p.t, stream}
+	a.send(&keyholev1.ConnectRequest{Message: &keyholev1.ConnectRequest_Hello{Hello: &keyholev1.Hello{
+		Node: &keyholev1.Node{Name: name}, SpoolKey: spoolKey.Public().(ed25519.PublicKey),
+	}}})
+	return a
+}
+
+func (a *agent) send(m *keyholev1.ConnectRequest) {
+	a.t.Helper()
+	if err := a.stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
+		a.t.Fatal(err)
+	}
+}
+
+func (a *agent) report(m *keyholev1.Session) {
+	a.t.Helper()
+	a.send(&keyholev1.ConnectRequest{Message: &keyholev1.ConnectRequest_Report{Report: &keyholev1.SessionReport{Session: m}}})
+}
+
+// desired waits for a desired set that is as wanted.
+func (a *agent) desired(wanted func([]*keyholev1.Grant) bool) []*keyholev1.Grant {
+	a.t.Helper()
+	for {
+		m, err := a.stream.Recv()
+		if err != nil {
+			a.t.Fatalf("no desired set as wanted: %v", err)
+		}
+		if set := m.GetDesired(); set != nil && wanted(set.GetGrants()) {
+			return set.GetGrants()
+		}
+	}
+}
+
+func one(grants []*keyholev1.Grant) bool { return len(grants) == 1 }
+
+func request() *keyholev1.CreateSessionRequest {
+	return &keyholev1.CreateSessionRequest{Spec: wire.ToSpec(&probe.Spec{
+		Target: probe.Selector{Kind: probe.SelectPID, PID: 4711}, Function: "main.f", Reason: "why not",
+	})}
+}
+
+func codeOf(err error) string {
+	if err == nil {
+		return "OK"
+	}
+	return wire.FromStatus(err).Code
+}
+
+// connected waits until a node is.
+func (p *plane) connected(user keyholev1.ProbeServiceClient) {
+	p.t.Helper()
+	p.await("a connected node", func() bool {
+		nodes, err := user.ListNodes(p.t.Context(), &keyholev1.ListNodesRequest{})
+		return err == nil && len(nodes.GetNodes()) > 0
+	})
+}
+
+func TestSessionFromRequestToSummary(t *testing.T) {
+	p := start(t)
+	user := p.user("ada")
+	if _, err := user.CreateSession(t.Context(), request()); codeOf(err) != problem.Unavailable {
+		t.Errorf("without a node: %v", err)
+	}
+	a := p.agent(t.Context(), "n1", "n1")
+	p.connected(user)
+	r := request()
+	r.RequestId = "once"
+	created, err := user.CreateSession(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := created.GetSession().GetId()
+	if again, err := user.CreateSession(t.Context(), r); err != nil || again.GetSession().GetId() != id {
+		t.Errorf("the same request again: %v, %v", again, err)
+	}
+
+	// What the node gets is a grant that it believes.
+	g := a.desired(one)[0]
+	pinned, err := grant.Pinned(filepath.Join(p.dir, "state", GrantKeys), filepath.Join(p.dir, "state", LogKey), "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	granted, err := grant.Verify(g.GetEnvelope(), pinned)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if granted.SessionID != id || granted.Requester != "spiffe://keyhole.dev/user/ada" || granted.TTL != probe.DefaultTTL || g.GetStop() || g.GetWatched() {
+		t.Errorf("granted %+v", granted)
+	}
+
+	watch, err := user.WatchSession(t.Context(), &keyholev1.WatchSessionRequest{SessionId: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.desired(func(g []*keyholev1.Grant) bool { return one(g) && g[0].GetWatched() })
+	a.report(&keyholev1.Session{Id: id, Requester: "forged", State: keyholev1.SessionState_SESSION_STATE_ATTACHED, HolderPid: 12})
+	events := []*keyholev1.Event{{SessionId: id, Function: "main.f"}, {SessionId: "s-of-another", Function: "main.g"}}
+	a.send(&keyholev1.ConnectRequest{Message: &keyholev1.ConnectRequest_Events{Events: &keyholev1.EventBatch{Events: events}}})
+	if _, err := user.StopSession(t.Context(), &keyholev1.StopSessionRequest{Which: &keyholev1.StopSessionRequest_SessionId{SessionId: id}}); err != nil {
+		t.Fatal(err)
+	}
+	stop := a.desired(func(g []*keyholev1.Grant) bool { return one(g) && g[0].GetStop() })
+	if by := stop[0].GetStoppedBy(); by != "stopped" {
+		t.Errorf("stopped by %q", by)
+	}
+	a.report(&keyholev1.Session{Id: id, State: keyholev1.SessionState_SESSION_STATE_ENDED, Summary: &keyholev1.Summary{Hits: 1, Emitted: 1, EndedBy: "stopped", CountsFinal: true}})
+	var seen []string
+	for {
+		m, err := watch.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case m.GetEvent() != nil:
+			seen = append(seen, "event "+m.GetEvent().GetFunction())
+		case m.GetSummary() != nil:
+			seen = append(seen, "summary")
+		case m.GetSession().GetRequester() != "spiffe://keyhole.dev/user/ada":
+			t.Errorf("the node changed the requester to %q", m.GetSession().GetRequester())
+		}
+		if m.GetSummary() != nil {
+			if m.GetSummary().GetEndedBy() != "stopped" || m.GetSummary().GetHits() != 1 {
+				t.Errorf("summary %v", m.GetSummary())
+			}
+			break
+		}
+	}
+	if got := strings.Join(seen, ", "); got != "event main.f, summary" {
+		t.Errorf("watched: %s", got)
+	}
+	a.desired(func(g []*keyholev1.Grant) bool { return len(g) == 0 })
+
+	// All of it is on record, and stays so when the control plane starts anew.
+	p.stop()
+	report, err := tlog.Verify(t.Context(), filepath.Join(p.dir, "state", LogDir), readKey(t, p))
+	if err != nil || len(report.Findings) > 0 {
+		t.Fatal(report, err)
+	}
+	p.run()
+	user = keyholev1.NewProbeServiceClient(p.dial("ada"))
+	if s, err := user.GetSession(t.Context(), &keyholev1.GetSessionRequest{SessionId: id}); err != nil || s.GetSession().GetState() != keyholev1.SessionState_SESSION_STATE_ENDED {
+		t.Errorf("after a restart: %v, %v", s, err)
+	}
+	kinds := p.kinds(id)
+	if got, want := strings.Join(kinds, " "), "requested granted read stop_requested"; got != want {
+		t.Errorf("on record: %s, want %s", got, want)
+	}
+}
+
+func readKey(t *testing.T, p *plane) string {
+	t.Helper()
+	key, err := os.ReadFile(filepath.Join(p.dir, "state", LogKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(key))
+}
+
+// kinds are the kinds of the records about a session, or of all if none is named.
+func (p *plane) kinds(session string) []string {
+	p.t.Helper()
+	list, err := keyholev1.NewAuditServiceClient(p.dial("ada")).ListRecords(p.t.Context(), &keyholev1.ListRecordsRequest{SessionId: session})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var kinds []string
+	for _, r := range list.GetRecords() {
+		record, err := audit.Parse(r.GetData())
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		kinds = append(kinds, string(record.Kind))
+	}
+	return kinds
+}
+
+func TestNodeSpeaksForItselfOnly(t *testing.T) {
+	p := start(t)
+	user := p.user("ada")
+	n1 := p.agent(t.Context(), "n1", "n1")
+	p.connected(user)
+	created, err := user.CreateSession(t.Context(), request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n1.desired(one)
+	id := created.GetSession().GetId()
+
+	impostor := p.agent(t.Context(), "n2", "n1")
+	if _, err := impostor.stream.Recv(); codeOf(err) != problem.PermissionDenied {
+		t.Errorf("another node's name: %v", err)
+	}
+	n2 := p.agent(t.Context(), "n2", "n2")
+	n2.desired(func(g []*keyholev1.Grant) bool { return len(g) == 0 })
+	n2.report(&keyholev1.Session{Id: id, State: keyholev1.SessionState_SESSION_STATE_ENDED})
+	n2.send(&keyholev1.ConnectRequest{Message: &keyholev1.ConnectRequest_Spool{Spool: &keyholev1.SpoolBatch{Records: [][]byte{[]byte("{}")}}}})
+	if _, err := n2.stream.Recv(); codeOf(err) != problem.PermissionDenied {
+		t.Errorf("a record that is none: %v", err)
+	}
+	s, err := user.GetSession(t.Context(), &keyholev1.GetSessionRequest{SessionId: id})
+	if err != nil || s.GetSession().GetState() == keyholev1.SessionState_SESSION_STATE_ENDED {
+		t.Errorf("another node ended the session: %v, %v", s, err)
+	}
+}
+
+func TestSpoolIsTakenOverOnce(t *testing.T) {
+	p := start(t)
+	p.user("ada")
+	var head audit.Head
+	var records [][]byte
+	for _, kind := range []audit.Kind{audit.Refused, audit.Refused, audit.Refused} {
+		var data []byte
+		var err error
+		if data, head, err = head.Extend(audit.Record{Kind: kind, Node: "n1", SessionID: "s-1"}, spoolKey); err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, data)
+	}
+	for _, batch := range [][][]byte{records[:2], records, records} {
+		ctx, cancel := context.WithCancel(t.Context())
+		a := p.agent(ctx, "n1", "n1")
+		a.send(&keyholev1.ConnectRequest{Message: &keyholev1.ConnectRequest_Spool{Spool: &keyholev1.SpoolBatch{Records: batch}}})
+		for {
+			m, err := a.stream.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r := m.GetSpoolReceipt(); r != nil {
+				if r.GetRecords() != uint64(len(batch)) {
+					t.Errorf("receipt for %d of %d records", r.GetRecords(), len(batch))
+				}
+				break
+			}
+		}
+		cancel()
+	}
+	p.await("three records of the session", func() bool { return len(p.kinds("s-1")) >= 3 }) // a checkpoint follows a record
+	if got := p.kinds("s-1"); len(got) != 3 {
+		t.Errorf("in the log: %v", got)
+	}
+}
+
+// TestGrid calls every method that is served as every kind of identity.
+func TestGrid(t *testing.T) {
+	p := start(t)
+	p.issue(identity.Identity{Kind: identity.Node, Name: "n1"}, "node", time.Hour)
+	p.issue(identity.Identity{Kind: identity.User, Name: "ada"}, "user", time.Hour)
+	p.issue(identity.Identity{Kind: identity.ControlPlane}, "other", time.Hour)
+	for kind, allowed := range map[string]func(service string) bool{
+		"user":  func(s string) bool { return s != "keyhole.v1.AgentService" },
+		"node":  func(s string) bool { return s == "keyhole.v1.AgentService" || s == "grpc.health.v1.Health" },
+		"other": func(s string) bool { return s == "grpc.health.v1.Health" },
+	} {
+		conn := p.dial(kind)
+		for _, method := range []string{
+			"/keyhole.v1.ProbeService/CreateSession", "/keyhole.v1.ProbeService/WatchSession", "/keyhole.v1.ProbeService/GetSession",
+			"/keyhole.v1.ProbeService/ListSessions", "/keyhole.v1.ProbeService/StopSession", "/keyhole.v1.ProbeService/Explain",
+			"/keyhole.v1.ProbeService/ListFunctions", "/keyhole.v1.ProbeService/ListNodes", "/keyhole.v1.AgentService/Connect",
+			"/keyhole.v1.AuditService/ListRecords", "/keyhole.v1.AuditService/ProveRecord", "/keyhole.v1.AuditService/GetCheckpoint",
+			"/grpc.health.v1.Health/Check",
+		} {
+			err := conn.Invoke(t.Context(), method, &emptypb.Empty{}, &emptypb.Empty{})
+			service, _, _ := strings.Cut(method[1:], "/")
+			if denied := codeOf(err) == problem.PermissionDenied; denied == allowed(service) {
+				t.Errorf("%s calls %s: %v", kind, method, err)
+			}
+		}
+		if err := conn.Invoke(t.Context(), "/keyhole.v1.ProbeService/NoSuchMethod", &emptypb.Empty{}, &emptypb.Empty{}); codeOf(err) != problem.Unimplemented {
+			t.Errorf("%s calls a method that is none: %v", kind, err)
+		}
+	}
+}
+
+func TestStrangersAreTurnedAway(t *testing.T) {
+	p := start(t)
+	p.user("ada")
+	p.issue(identity.Identity{Kind: identity.User, Name: "late"}, "late", -time.Second)
+	foreign := &plane{t: t, dir: t.TempDir()}
+	var err error
+	if foreign.authority, err = ca.Open(foreign.path("ca")); err != nil {
+		t.Fatal(err)
+	}
+	foreign.issue(identity.Identity{Kind: identity.User, Name: "ada"}, "foreign", time.Hour)
+	foreignPair, err := tls.LoadX509KeyPair(foreign.path("foreign.pem"), foreign.path("foreign.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	latePair, err := tls.LoadX509KeyPair(p.path("late.pem"), p.path("late.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	goodPair, err := tls.LoadX509KeyPair(p.path("ada.pem"), p.path("ada.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	believing := func(pairs ...tls.Certificate) *tls.Config {
+		return &tls.Config{Certificates: pairs, InsecureSkipVerify: true} //nolint:gosec // it is the server's judgement that is tested
+	}
+	tls12 := believing(goodPair)
+	tls12.MaxVersion = tls.VersionTLS12
+	for name, creds := range map[string]credentials.TransportCredentials{
+		"no TLS": insecure.NewCredentials(), "no certificate": credentials.NewTLS(believing()),
+		"another authority's": credentials.NewTLS(believing(foreignPair)), "expired": credentials.NewTLS(believing(latePair)),
+		"TLS 1.2": credentials.NewTLS(tls12),
+	} {
+		_, err := keyholev1.NewProbeServiceClient(p.connect(creds)).ListNodes(t.Context(), &keyholev1.ListNodesRequest{})
+		if codeOf(err) != problem.Unavailable {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// The test of the test: the same call with the good certificate is answered.
+	if _, err := keyholev1.NewProbeServiceClient(p.connect(credentials.NewTLS(believing(goodPair)))).ListNodes(t.Context(), &keyholev1.ListNodesRequest{}); err != nil {
+		t.Errorf("a good certificate: %v", err)
+	}
+	p.await("a record of each refusal", func() bool { return p.denials() >= 5 })
+}
+
+func TestBadRequestsAreRefusedAndRecorded(t *testing.T) {
+	p := start(t)
+	user := p.user("ada")
+	p.agent(t.Context(), "n1", "n1")
+	p.connected(user)
+	for name, change := range map[string]func(*keyholev1.Spec){
+		"no reason":       func(s *keyholev1.Spec) { s.Reason = "" },
+		"10,000 paths":    func(s *keyholev1.Spec) { s.Arguments = make([]string, 10_000) },
+		"a path of 1 MiB": func(s *keyholev1.Spec) { s.Arguments = []string{strings.Repeat("a", 1<<20)} },
+		"no target":       func(s *keyholev1.Spec) { s.Target = nil },
+		"a TTL of a year": func(s *keyholev1.Spec) { s.Limits.Ttl.Seconds = 365 * 86400 },
+		"weird condition": func(s *keyholev1.Spec) { s.Where = "qty >" },
+	} {
+		r := request()
+		change(r.GetSpec())
+		if _, err := user.CreateSession(t.Context(), r); codeOf(err) != problem.InvalidArgument {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if sessions, err := user.ListSessions(t.Context(), &keyholev1.ListSessionsRequest{All: true}); err != nil || len(sessions.GetSessions()) != 0 {
+		t.Errorf("sessions were made: %v, %v", sessions, err)
+	}
+	p.await("a record of each refusal", func() bool { return p.denials() == 6 })
+}
+
+func (p *plane) denials() int {
+	p.t.Helper()
+	n := 0
+	for _, kind := range p.kinds("") {
+		if kind == string(audit.Denied) {
+			n++
+		}
+	}
+	return n
+}
+
+// await waits until something is so.
+func (p *plane) await(what string, so func() bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); !so(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("waited for %s", what)
+		}
+	}
+}
