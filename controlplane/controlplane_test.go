@@ -453,7 +453,7 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	believing := func(pairs ...tls.Certificate) *tls.Config {
-		return &tls.Config{Certificates: pairs, InsecureSkipVerify: true} //nolint:gosec // it is the server's judgement that is tested
+		return &tls.Config{Certificates: pairs, InsecureSkipVerify: true} // it is the server that judges
 	}
 	tls12 := believing(goodPair)
 	tls12.MaxVersion = tls.VersionTLS12
