@@ -325,8 +325,8 @@ func newStageOfParent(t testing.TB) (*stage, *testkit.Program) {
 func prepareStage(t testing.TB) *stage {
 	t.Helper()
 	testkit.RequireRoot(t)
-	testkit.RequireNoKernelObjects(t, 2*time.Second)
-	t.Cleanup(func() { testkit.RequireNoKernelObjects(t, 2*time.Second) })
+	others := testkit.KernelObjects(t)
+	t.Cleanup(func() { testkit.RequireNoKernelObjects(t, 2*time.Second, others...) })
 	dir := t.TempDir()
 	return &stage{t: t, dir: dir, authority: newAuthority(t, dir)}
 }

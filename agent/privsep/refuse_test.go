@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -124,7 +125,7 @@ func TestForeignBreakpoint(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v; want an error with %q", err, c.want)
 			}
-			testkit.RequireNoKernelObjects(t, time.Second)
+			testkit.RequireNoKernelObjects(t, time.Second, v.others...)
 			poke(t, v.PID(), site.RuntimeAddress+c.offset, site.Bytes[c.offset])
 		})
 	}
@@ -144,7 +145,7 @@ func TestTargetEnds(t *testing.T) {
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	testkit.RequireNoKernelObjects(t, time.Second)
+	testkit.RequireNoKernelObjects(t, time.Second, v.others...)
 }
 
 // TestTargetIsReplaced ends the session when its target executes another program, even the same one again.
@@ -165,7 +166,7 @@ func TestTargetIsReplaced(t *testing.T) {
 		if r.Final.EndedBy != event.EndTargetReplaced || !r.Final.Counts.Final || !r.Final.TextRestored {
 			t.Errorf("%s: ended with %+v", by, r.Final)
 		}
-		testkit.RequireNoKernelObjects(t, time.Second)
+		testkit.RequireNoKernelObjects(t, time.Second, v.others...)
 		if by == path {
 			v.Expect("ready", 5*time.Second)
 			v.requireRestored(time.Now().Add(time.Second)) // it is not built position-independent: the same text at the same place
@@ -191,12 +192,23 @@ func TestMaxHits(t *testing.T) {
 // TestTooMany refuses what would be more than a node takes, and takes again when there is room.
 func TestTooMany(t *testing.T) {
 	s, v := newStage(t), startVault(t)
-	var sessions []string
 	spec := specOf(v.PID(), time.Minute)
+	var sessions []string
+	var holding sync.WaitGroup
+	starting := make(slots, 8)
 	for range maxHolders {
-		session, _ := s.hold(spec)
+		session := s.newSession()
 		sessions = append(sessions, session)
+		args := HoldArgs{Session: session, Spec: spec, Envelope: s.authority.grant(session, spec)}
+		starting <- struct{}{}
+		holding.Go(func() {
+			defer starting.free()
+			if err := s.agent.Call("Agent.Hold", args, new(HoldReply)); err != nil {
+				t.Errorf("%s: %v", session, err)
+			}
+		})
 	}
+	holding.Wait()
 	session := s.newSession()
 	args := HoldArgs{Session: session, Spec: spec, Envelope: s.authority.grant(session, spec)}
 	err := s.agent.Call("Agent.Hold", args, new(HoldReply))
@@ -206,6 +218,8 @@ func TestTooMany(t *testing.T) {
 	v.call(1)
 	for _, session := range sessions {
 		s.call("Stop", session, new(struct{}))
+	}
+	for _, session := range sessions {
 		if r := s.wait(session); r.Final.Counts.Hits != 1 {
 			t.Errorf("%s ended with %+v", session, r.Final)
 		}

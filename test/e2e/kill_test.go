@@ -14,9 +14,9 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/testkit/devtest"
 )
 
-// restored waits until a process's text is what it was and the kernel holds nothing of ours, and fails the test if that is not so by
-// a time.
-func restored(t *testing.T, pid int, before testkit.Text, by time.Time) {
+// restored waits until a process's text is what it was and the kernel holds no more of ours than the others, and fails the
+// test if that is not so by a time.
+func restored(t *testing.T, pid int, before testkit.Text, others []string, by time.Time) {
 	t.Helper()
 	for {
 		differences := before.Differences(testkit.ReadText(t, pid))
@@ -28,7 +28,7 @@ func restored(t *testing.T, pid int, before testkit.Text, by time.Time) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	testkit.RequireNoKernelObjects(t, time.Until(by))
+	testkit.RequireNoKernelObjects(t, time.Until(by), others...)
 }
 
 // probed fails the test unless a breakpoint is in the text: what is to be restored has to be there first.
@@ -61,7 +61,7 @@ func TestKill(t *testing.T) {
 		t.Run(who, func(t *testing.T) {
 			dev := devtest.Start(t, nil)
 			vault := startVault(t)
-			before := testkit.ReadText(t, vault.PID())
+			before, others := testkit.ReadText(t, vault.PID()), testkit.KernelObjects(t)
 			dev.Trace("pid/"+strconv.Itoa(vault.PID()), "main.Open", "--for", "1m")
 			call(vault, 10)
 			probed(t, vault.PID(), before)
@@ -70,7 +70,7 @@ func TestKill(t *testing.T) {
 			if err := syscall.Kill(victim, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			restored(t, vault.PID(), before, killed.Add(time.Second))
+			restored(t, vault.PID(), before, others, killed.Add(time.Second))
 			call(vault, 10) // the target has taken no harm
 		})
 	}
@@ -80,7 +80,7 @@ func TestKill(t *testing.T) {
 func TestStoppedAcrossDeadline(t *testing.T) {
 	dev := devtest.Start(t, nil)
 	vault := startVault(t)
-	before := testkit.ReadText(t, vault.PID())
+	before, others := testkit.ReadText(t, vault.PID()), testkit.KernelObjects(t)
 	const ttl = 3 * time.Second
 	trace := dev.Trace("pid/"+strconv.Itoa(vault.PID()), "main.Open", "--for", ttl.String(), "--rate", "1000000/s")
 	attached := time.Now() // or a moment ago
@@ -94,7 +94,7 @@ func TestStoppedAcrossDeadline(t *testing.T) {
 	for time.Since(attached) < ttl+500*time.Millisecond {
 		call(vault, 10)
 	}
-	restored(t, vault.PID(), before, attached.Add(ttl+2*time.Second))
+	restored(t, vault.PID(), before, others, attached.Add(ttl+2*time.Second))
 	if err := syscall.Kill(agent, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestStoppedAcrossDeadline(t *testing.T) {
 func TestEveryOrder(t *testing.T) {
 	dev := devtest.Start(t, nil)
 	vault := startVault(t)
-	before := testkit.ReadText(t, vault.PID())
+	before, others := testkit.ReadText(t, vault.PID()), testkit.KernelObjects(t)
 	for _, order := range [][3]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
 		var ids [3]string
 		var traces [3]*devtest.Trace
@@ -132,7 +132,7 @@ func TestEveryOrder(t *testing.T) {
 			}
 			sum.RequireSum(t)
 		}
-		restored(t, vault.PID(), before, time.Now().Add(time.Second))
+		restored(t, vault.PID(), before, others, time.Now().Add(time.Second))
 	}
 }
 
