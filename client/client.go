@@ -62,7 +62,7 @@ func Dial(c Context) (*Client, error) {
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTime}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: silence, Timeout: patience}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		grpc.WithNoProxy(), // HTTP proxies do not carry mutual TLS to whom it may concern
+		grpc.WithContextDialer(client.witness.dial), // without HTTP proxies
 	)
 	if err != nil {
 		return nil, problem.New(problem.InvalidArgument, "control plane %q: %v", c.ControlPlane, err)

@@ -50,8 +50,12 @@ func (c *Client) explain(err error) error {
 		return problem.New(problem.Unauthenticated, "the control plane at %s and this client do not accept each other's certificates: %v; "+
 			"the client's is %s, its authorities %s", c.context.ControlPlane, refused, c.context.Certificate, c.context.CA)
 	}
-	return c.unreachable("no control plane can be reached at %s: %s; `keyhole dev` starts one on this machine, --control-plane names another",
-		c.context.ControlPlane, s.Message())
+	why := s.Message()
+	if err := c.witness.unreached(); err != nil {
+		why = err.Error()
+	}
+	return c.unreachable("no control plane answers at %s: %s; `keyhole dev` starts one on this machine, --control-plane names another",
+		c.context.ControlPlane, why)
 }
 
 func (c *Client) unary(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {

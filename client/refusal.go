@@ -18,11 +18,27 @@ import (
 // is not there, and in TLS 1.3 the client hears of it only when it reads.
 type witness struct {
 	credentials.TransportCredentials
-	last *atomic.Pointer[error]
+	last    *atomic.Pointer[error] // about identities
+	network *atomic.Pointer[error]
 }
 
 func newWitness(c *tls.Config) *witness {
-	return &witness{credentials.NewTLS(c), new(atomic.Pointer[error])}
+	return &witness{credentials.NewTLS(c), new(atomic.Pointer[error]), new(atomic.Pointer[error])}
+}
+
+// dial makes the connection below.
+func (w *witness) dial(ctx context.Context, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	w.network.Store(&err)
+	return conn, err
+}
+
+// unreached is why the network did not reach the control plane; nil if it did.
+func (w *witness) unreached() error {
+	if err := w.network.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // refusal is why one side did not believe the other's certificate; nil if that is not what happened last.
@@ -44,7 +60,7 @@ func (w *witness) ClientHandshake(ctx context.Context, authority string, raw net
 }
 
 func (w *witness) Clone() credentials.TransportCredentials {
-	return &witness{w.TransportCredentials.Clone(), w.last}
+	return &witness{w.TransportCredentials.Clone(), w.last, w.network}
 }
 
 // note keeps err if it is about identities, not about the network.

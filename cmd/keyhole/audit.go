@@ -73,7 +73,7 @@ func (sh *shell) auditShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Tell a session's story from its audit records, each proved to be in the log",
-		Args:  cobra.ExactArgs(1),
+		Args:  arguments(1, 1),
 	}
 	form := outputFlag(cmd)
 	cmd.RunE = sh.call(func(ctx context.Context, c *client.Client, args []string) error {

@@ -41,7 +41,7 @@ func (sh *shell) contextCommand() *cobra.Command {
 		&cobra.Command{
 			Use:   "use NAME",
 			Short: "Make a context the current one",
-			Args:  cobra.ExactArgs(1),
+			Args:  arguments(1, 1),
 			RunE: run(func(_ *cobra.Command, args []string) error {
 				path, config, err := sh.loadConfig()
 				if err != nil {

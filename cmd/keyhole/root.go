@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"runtime/debug"
 	"strings"
 
@@ -59,7 +60,7 @@ func (o *output) Set(text string) error {
 		*o = output(text)
 		return nil
 	}
-	return invalid("want table or json")
+	return errors.New("want table or json")
 }
 
 func (o *output) String() string { return string(*o) }
@@ -71,4 +72,14 @@ func outputFlag(cmd *cobra.Command) *output {
 	o := outputTable
 	cmd.Flags().VarP(&o, "output", "o", "form of the answer; json: one object a line")
 	return &o
+}
+
+// arguments checks how many there are, and says what they should be.
+func arguments(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if n := len(args); n < least || n > most {
+			return invalid("%d arguments; usage: %s", n, cmd.UseLine())
+		}
+		return nil
+	}
 }

@@ -79,7 +79,7 @@ func (sh *shell) sessionsShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show all that is known of a session",
-		Args:  cobra.ExactArgs(1),
+		Args:  arguments(1, 1),
 	}
 	form := outputFlag(cmd)
 	cmd.RunE = sh.call(func(ctx context.Context, c *client.Client, args []string) error {
@@ -100,7 +100,7 @@ func (sh *shell) sessionsWatchCommand() *cobra.Command {
 		Use:   "watch ID",
 		Short: "Show a session's events until it ends",
 		Long:  "Watch shows the events of a session that somebody started. Ctrl-C stops watching; the session goes on.",
-		Args:  cobra.ExactArgs(1),
+		Args:  arguments(1, 1),
 	}
 	form := outputFlag(cmd)
 	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
@@ -123,7 +123,7 @@ func (sh *shell) stopCommand() *cobra.Command {
 		Use:     "stop ID | --all | --node NAME",
 		Short:   "End sessions before their deadlines",
 		Example: "  keyhole stop s-7f3k\n  keyhole stop --node web-3",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    arguments(0, 1),
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "every session")
 	cmd.Flags().StringVar(&node, "node", "", "every session on the node with this `NAME`")

@@ -27,7 +27,7 @@ func (sh *shell) traceCommand() *cobra.Command {
 			"limit, or Ctrl-C, which detaches; a second Ctrl-C leaves the session to its deadline.\n\n" +
 			"TARGET is pid/N or exe/PATH. FUNCTION is found by suffix: Cart.Checkout finds main.(*Cart).Checkout.",
 		Example: "  keyhole trace pid/4711 Cart.Checkout --arg user.email --arg qty --where 'qty > 10' --for 30s --reason INC-4211",
-		Args:    cobra.ExactArgs(2),
+		Args:    arguments(2, 2),
 	}
 	r.add(cmd)
 	form := outputFlag(cmd)
@@ -110,7 +110,7 @@ func (sh *shell) explainCommand() *cobra.Command {
 		Long: "Explain shows the plan of a trace with the same flags: where it would attach, what it would read from where, what would\n" +
 			"leave the kernel as what and by which rule, and what cannot be read. It attaches nothing.",
 		Example: "  keyhole explain pid/4711 Cart.Checkout --arg user.email --arg user.password",
-		Args:    cobra.ExactArgs(2),
+		Args:    arguments(2, 2),
 	}
 	r.add(cmd)
 	form := outputFlag(cmd)
@@ -166,7 +166,7 @@ func (sh *shell) functionsCommand() *cobra.Command {
 		Long: "Functions lists what can be probed in a process, with parameters and types. PATTERN is a part of the name. The names\n" +
 			"can be pasted behind trace and explain.",
 		Example: "  keyhole functions exe/usr/bin/caddy ServeHTTP",
-		Args:    cobra.RangeArgs(1, 2),
+		Args:    arguments(1, 2),
 	}
 	cmd.Flags().StringVar(&node, "node", "", "`NAME` of the node; needed where there are several")
 	cmd.Flags().Uint32Var(&limit, "limit", 100, "list at most `N`")

@@ -323,7 +323,7 @@ func (x *Redaction) GetAction() string {
 // Limits; a zero field takes its default.
 type Limits struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ttl           *durationpb.Duration   `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl           *durationpb.Duration   `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"` // the most is for policy to say
 	MaxHits       uint64                 `protobuf:"varint,2,opt,name=max_hits,json=maxHits,proto3" json:"max_hits,omitempty"`
 	Rate          uint32                 `protobuf:"varint,3,opt,name=rate,proto3" json:"rate,omitempty"`
 	Sample        uint32                 `protobuf:"varint,4,opt,name=sample,proto3" json:"sample,omitempty"`
@@ -3854,10 +3854,9 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\tRedaction\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80\x02R\x04path\x12!\n" +
-	"\x06action\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x06action\"\xeb\x01\n" +
-	"\x06Limits\x12:\n" +
-	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
-	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\x03ttl\x12\x19\n" +
+	"\x06action\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x06action\"\xe6\x01\n" +
+	"\x06Limits\x125\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x03ttl\x12\x19\n" +
 	"\bmax_hits\x18\x02 \x01(\x04R\amaxHits\x12\x1d\n" +
 	"\x04rate\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x04rate\x12\x16\n" +
 	"\x06sample\x18\x04 \x01(\rR\x06sample\x12(\n" +

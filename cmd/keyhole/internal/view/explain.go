@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/keyhole-dev/keyhole/cmd/keyhole/internal/table"
+	"github.com/keyhole-dev/keyhole/internal/redact"
+	"github.com/keyhole-dev/keyhole/internal/target"
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
 )
 
@@ -120,7 +122,7 @@ func reads(e *keyholev1.ExplainResponse) []table.Line {
 		from, bytes := f.GetReads(), fmt.Sprint(f.GetMaxBytes())
 		if from == "" {
 			from, bytes = "–", "0"
-		} else if variable(f.GetKind()) {
+		} else if variable(f) {
 			bytes = "≤ " + bytes
 		}
 		rows = append(rows, []table.Span{
@@ -155,5 +157,15 @@ func ops(listing string) int {
 	return n
 }
 
-// variable says whether values of a kind differ in length.
-func variable(kind string) bool { return kind == "string" || kind == "cstring" || kind == "bytes" }
+// variable says whether what leaves of a field differs in length.
+func variable(f *keyholev1.Field) bool {
+	a, err := redact.ParseAction(f.GetAction())
+	if err != nil || a.Kind == redact.Digest || a.Kind == redact.Length {
+		return false
+	}
+	switch target.Kind(f.GetKind()) {
+	case target.KindString, target.KindCString, target.KindBytes:
+		return true
+	}
+	return false
+}

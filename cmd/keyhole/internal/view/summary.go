@@ -15,10 +15,11 @@ import (
 // Summary is what is said of a session when it is over.
 func (t *Trace) Summary(sum *keyholev1.Summary) []table.Line {
 	s := t.session
-	first := "Ended: " + ending(sum.GetEndedBy())
+	first := "Ended"
 	if s.GetAttached() != nil && s.GetEnded() != nil {
-		first += fmt.Sprintf(" after %s", clock(s.GetEnded().AsTime().Sub(s.GetAttached().AsTime())))
+		first += " after " + clock(s.GetEnded().AsTime().Sub(s.GetAttached().AsTime()))
 	}
+	first += ": " + ending(sum.GetEndedBy())
 	if sites := len(s.GetSites()); sites > 0 {
 		first += fmt.Sprintf(" · detached on %d of %d", sites, sites)
 	}

@@ -100,7 +100,7 @@ func short(digest string) string {
 var endings = map[string]string{
 	event.EndDeadline:       "at its deadline",
 	event.EndStopped:        "stopped by its owner",
-	event.EndMaxHits:        "after --max-hits events",
+	event.EndMaxHits:        "--max-hits reached",
 	event.EndTargetGone:     "the process has ended",
 	event.EndTargetReplaced: "the process became another program",
 	event.EndHolderLost:     "its holder died; the kernel detached it",
