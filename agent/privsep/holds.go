@@ -25,8 +25,8 @@ const (
 	patrolInterval = 250 * time.Millisecond
 	// attachTime is how long a holder may take until it has attached: the verifier on a slow machine.
 	attachTime = 30 * time.Second
-	// lingering is how long a holder that has detached may live.
-	lingering = 10 * time.Second
+	// lingering is how long a holder that has detached may live: its agent may be slow.
+	lingering = time.Minute
 	// restoreTime is how long the kernel is given to take breakpoints out after a holder's end.
 	restoreTime = time.Second
 )

@@ -29,7 +29,7 @@ const (
 	maxBatchBytes = 256 << 10
 	// maxQueued is how many reports wait for an agent that is slow; then records wait in the ring.
 	maxQueued = 4
-	// drainTime is how long an agent that does not read may keep a reader that has detached.
+	// drainTime is how long an agent that takes nothing may keep a reader that has detached.
 	drainTime = 5 * time.Second
 )
 
@@ -137,6 +137,9 @@ func (r *reader) run() error {
 // send sends what is queued. An agent that does not take it is gone, or as good as gone: what follows is thrown away.
 func (r *reader) send() {
 	for what := range r.queue {
+		if r.isEnded() {
+			r.limitSending()
+		}
 		if err := r.agent.send(what); err != nil {
 			r.end(event.EndAgentLost)
 		}
@@ -228,10 +231,15 @@ func (r *reader) finish() error {
 func (r *reader) end(cause string) {
 	r.ending.Do(func() {
 		r.cause = cause
-		_ = r.records.SetDeadline(0)                                 // if it fails, the link's end comes a moment later
-		_ = r.agent.file.SetWriteDeadline(time.Now().Add(drainTime)) // it cannot fail on a socket
+		_ = r.records.SetDeadline(0) // if it fails, the link's end comes a moment later
 		close(r.ended)
+		r.limitSending() // of what is being sent
 	})
+}
+
+// limitSending gives the agent time to take one report.
+func (r *reader) limitSending() {
+	_ = r.agent.file.SetWriteDeadline(time.Now().Add(drainTime)) // it cannot fail on a socket
 }
 
 func (r *reader) isEnded() bool {
