@@ -5,6 +5,7 @@ package view
 import (
 	"cmp"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/keyhole-dev/keyhole/cmd/keyhole/internal/table"
@@ -31,7 +32,7 @@ type Trace struct {
 
 	attached time.Time // when this end saw that it is attached, by its own clock
 	columns  *table.Columns
-	names    []string
+	names    []string // of the values; none: the goroutine is shown
 	shown    uint64
 	spans    uint64
 	quiet    bool // it was said that nothing came
@@ -53,7 +54,7 @@ func NewTrace(width int) *Trace {
 // Session takes the session's new state. It returns the lines above the rows, once.
 func (t *Trace) Session(s *keyholev1.Session, now time.Time) []table.Line {
 	t.session = s
-	t.hits = sample3s(t.hits, now, s.GetSummary().GetHits())
+	t.hits = addSample(t.hits, now, s.GetSummary().GetHits())
 	if t.columns != nil || s.GetState() < keyholev1.SessionState_SESSION_STATE_ATTACHED || s.GetAttached() == nil {
 		return nil
 	}
@@ -85,6 +86,9 @@ func (t *Trace) layout(fields []*keyholev1.Field) {
 	for _, f := range fields {
 		t.names = append(t.names, f.GetPath())
 		columns = append(columns, column(f))
+	}
+	if len(fields) == 0 {
+		columns = append(columns, table.Column{Title: "GOROUTINE", Right: true})
 	}
 	if t.width > 0 {
 		share(columns, t.width)
@@ -138,7 +142,7 @@ func (t *Trace) Event(e *keyholev1.Event, now time.Time) []table.Line {
 		t.spans++
 	}
 	t.quiet = true // whoever has seen one knows that the function is called
-	t.rows = sample3s(t.rows, now, t.shown)
+	t.rows = addSample(t.rows, now, t.shown)
 	if t.columns == nil {
 		var fields []*keyholev1.Field
 		for _, v := range e.GetArguments() {
@@ -158,6 +162,9 @@ func (t *Trace) Event(e *keyholev1.Event, now time.Time) []table.Line {
 		} else {
 			cells = append(cells, warn("not sent"))
 		}
+	}
+	if len(t.names) == 0 {
+		cells = append(cells, table.Text(strconv.FormatUint(e.GetGoroutineId(), 10)))
 	}
 	return []table.Line{t.columns.Row(cells)}
 }
@@ -196,8 +203,10 @@ func (t *Trace) Quiet(now time.Time) []table.Line {
 	s := t.session.GetSummary()
 	after := fmt.Sprintf(" in %d s", quietTime/time.Second)
 	if s.GetHits() == 0 {
-		return []table.Line{line(warn(fmt.Sprintf("0 calls%s: %s is attached, and %s did not call it. ", after, t.session.GetFunction(), t.session.GetProcess())),
-			"Is it inlined somewhere? keyhole explain says where; keyhole functions finds its callers' names.")}
+		return []table.Line{
+			line(warn(fmt.Sprintf("0 calls%s: %s is attached, and %s did not call it.", after, t.session.GetFunction(), t.session.GetProcess()))),
+			line(dim("  keyhole explain, with the same flags, says where its code was inlined; keyhole functions lists what else there is")),
+		}
 	}
 	var why string
 	switch max(s.GetFiltered(), s.GetSampledOut(), s.GetThrottled()) {
@@ -220,8 +229,13 @@ func (t *Trace) left(now time.Time) time.Duration {
 	return s.GetDeadline().AsTime().Sub(s.GetAttached().AsTime()) - now.Sub(t.attached)
 }
 
-// sample3s adds a count and forgets those before the window, but for the last of them.
-func sample3s(list []sampled, now time.Time, count uint64) []sampled {
+// addSample adds a count and forgets those before the window, but for the last of them. Of those that come close together one is kept.
+func addSample(list []sampled, now time.Time, count uint64) []sampled {
+	const finest = rateWindow / 30
+	if n := len(list); n > 1 && now.Sub(list[n-1].at) < finest {
+		list[n-1].count = count
+		return list
+	}
 	list = append(list, sampled{now, count})
 	for len(list) > 2 && now.Sub(list[1].at) >= rateWindow {
 		list = list[1:]

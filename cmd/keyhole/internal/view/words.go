@@ -154,13 +154,14 @@ func sample(n int) string {
 	return text[:n]
 }
 
+// because says of the rules that are built in why they are.
 var because = map[string]string{
-	redact.RuleSecretName:     "the name means a secret; no policy lowers it",
-	redact.RuleIdentifierName: "the name means an identifier",
+	redact.RuleSecretName:     redact.RuleSecretName + ": the name means a secret; no policy lowers it",
+	redact.RuleIdentifierName: redact.RuleIdentifierName + ": the name means an identifier",
 	redact.RuleDefaultText:    "default for strings that no rule keeps",
 	redact.RuleDefaultPointer: "default for pointers: an address helps an attacker",
 	redact.RuleDefaultScalar:  "default for numbers",
-	redact.RuleDefaultOther:   "default for what has no other",
+	redact.RuleDefaultOther:   "default for everything else",
 	redact.RuleRequest:        "--redact",
 }
 
@@ -171,7 +172,7 @@ func reason(f *keyholev1.Field) table.Span {
 	}
 	text := f.GetRule()
 	if why, known := because[f.GetRule()]; known {
-		text += ": " + why
+		text = why
 	}
 	if f.GetDetail() != "" {
 		text += "; " + f.GetDetail()
