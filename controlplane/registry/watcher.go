@@ -76,7 +76,10 @@ func (w *Watcher) look() (*keyholev1.WatchSessionResponse, error) {
 	defer w.registry.mu.Unlock()
 	m := w.session.snapshot()
 	if m.GetSummary() != nil {
-		m.Summary.LostToClient += w.lost
+		// What this watcher missed was delivered to the control plane, and no further.
+		lost := min(w.lost, m.GetSummary().GetDelivered())
+		m.Summary.Delivered -= lost
+		m.Summary.LostToClient += lost
 	}
 	if m.GetRevision() == w.revision && proto.Equal(m.GetSummary(), w.summary) {
 		if m.GetState() == keyholev1.SessionState_SESSION_STATE_ENDED {

@@ -62,7 +62,8 @@ type admitted struct {
 
 func (a admitted) Context() context.Context { return a.ctx }
 
-// finish turns what became of a call into what its caller sees, and puts on record who was turned away.
+// finish turns what became of a call into what its caller sees, and puts on record what was refused: who was turned away, and what
+// was asked for that is not there.
 func (s *Server) finish(ctx context.Context, method string, panicked any, err error) error {
 	if panicked != nil {
 		s.Logger.Error("panic in a handler", "method", method, "panic", panicked, "stack", string(debug.Stack()))
@@ -70,7 +71,7 @@ func (s *Server) finish(ctx context.Context, method string, panicked any, err er
 	}
 	err = wire.ToStatus(err)
 	switch code := status.Code(err); code {
-	case codes.OK, codes.Canceled, codes.NotFound, codes.Unavailable, codes.DeadlineExceeded:
+	case codes.OK, codes.Canceled, codes.Unavailable, codes.DeadlineExceeded:
 	default:
 		s.recorder.deny(callerOf(ctx).String(), audit.Record{
 			Kind: audit.Denied, Actor: callerOf(ctx).String(),
