@@ -48,7 +48,7 @@ func TestCommands(t *testing.T) {
 					return nil
 				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
-					"status": status,
+					"status": exits,
 					"vault": func(ts *testscript.TestScript, _ bool, args []string) {
 						vault.Send(strings.Join(args, " "))
 						vault.Line(10 * time.Second)
@@ -60,7 +60,7 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-func status(ts *testscript.TestScript, neg bool, args []string) {
+func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: status N command ...")
 	}
