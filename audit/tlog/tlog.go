@@ -96,14 +96,11 @@ func (l *Log) Append(ctx context.Context, r *audit.Record) (uint64, error) {
 	return index.Index, nil
 }
 
-// AppendAll makes records that somebody else wrote durable as they are, in their order.
+// AppendAll makes records that somebody else wrote durable as they are, in their order: each waits for the one before, since the
+// driver may write two batches in either order.
 func (l *Log) AppendAll(ctx context.Context, records [][]byte) error {
-	futures := make([]tessera.IndexFuture, 0, len(records))
 	for _, data := range records {
-		futures = append(futures, l.appender.Add(ctx, tessera.NewEntry(data)))
-	}
-	for _, durable := range futures {
-		if _, err := durable(); err != nil {
+		if _, err := l.appender.Add(ctx, tessera.NewEntry(data))(); err != nil {
 			return fmt.Errorf("append to audit log: %w", err)
 		}
 	}

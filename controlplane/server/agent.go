@@ -144,7 +144,7 @@ func (s *Server) openSpool(ctx context.Context, node string, key []byte) (*nodeS
 	if string(n.state.Key) == string(key) {
 		return n, nil
 	}
-	details := map[string]string{"auditKey": hex.EncodeToString(key)}
+	details := map[string]string{audit.AuditKey: hex.EncodeToString(key)}
 	if len(n.state.Key) > 0 {
 		details["instead"] = hex.EncodeToString(n.state.Key)
 	}

@@ -5,6 +5,7 @@ package audit
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/hex"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,13 @@ func TestRecordHasOneForm(t *testing.T) {
 		if _, err := Parse([]byte(other)); err == nil {
 			t.Errorf("%s: taken", name)
 		}
+	}
+	r.Actor, r.Details["comm"] = "\xff", "a\xc3" // a name that was cut, or that a process gave itself
+	if data, err = r.Marshal(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = Parse(data); err != nil || got.Details["comm"] != "a\uFFFD" {
+		t.Errorf("text that is not UTF-8: %+v, %v", got, err)
 	}
 	r.Details["long"] = strings.Repeat("x", MaxRecord)
 	if _, err := r.Marshal(); err == nil {
@@ -109,6 +117,52 @@ func unsigned(t *testing.T, h Head) []byte {
 	return data
 }
 
+// A writer writes a log as a control plane and one node would.
+type writer struct {
+	t     *testing.T
+	story Story
+	head  Head
+	index uint64
+}
+
+func (w *writer) add(data []byte) {
+	w.story.Add(w.index, data)
+	w.index++
+}
+
+func (w *writer) plain(r Record) {
+	w.t.Helper()
+	data, err := r.Marshal()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.add(data)
+}
+
+func (w *writer) key(key ed25519.PublicKey) {
+	w.t.Helper()
+	w.plain(Record{Kind: Credential, Node: "n1", Details: map[string]string{AuditKey: hex.EncodeToString(key)}})
+}
+
+// chained returns the node's next record.
+func (w *writer) chained(kind Kind) []byte {
+	w.t.Helper()
+	data, head, err := w.head.Extend(record(kind, "s-1"), key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.head = head
+	return data
+}
+
+func (w *writer) check(name, wrong string) {
+	w.t.Helper()
+	findings := strings.Join(w.story.Findings(), "; ")
+	if (findings == "") != (wrong == "") || !strings.Contains(findings, wrong) {
+		w.t.Errorf("%s: found %q, want %q", name, findings, wrong)
+	}
+}
+
 func TestStory(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -125,25 +179,71 @@ func TestStory(t *testing.T) {
 		{"twice", []Kind{Granted, AboutToAttach, Detached, Detached}, "detached twice", 0},
 		{"granted twice", []Kind{Granted, Granted}, "granted twice", 0},
 	} {
-		var s Story
-		for i, kind := range test.kinds {
-			r := record(kind, "s-1")
-			data, err := r.Marshal()
-			if err != nil {
-				t.Fatal(err)
+		w := &writer{t: t}
+		w.key(public)
+		for _, kind := range test.kinds {
+			if ofNodes[kind] || kind == Refused {
+				w.add(w.chained(kind))
+			} else {
+				w.plain(record(kind, "s-1"))
 			}
-			s.Add(uint64(i), data)
 		}
-		findings := strings.Join(s.Findings(), "; ")
-		if (findings == "") != (test.wrong == "") || !strings.Contains(findings, test.wrong) || s.Open() != test.open {
-			t.Errorf("%s: findings %q, %d open", test.name, findings, s.Open())
+		w.check(test.name, test.wrong)
+		if n := w.story.Open(); n != test.open {
+			t.Errorf("%s: %d open", test.name, n)
 		}
 	}
-	var s Story
-	s.Add(0, []byte("not a record"))
-	if len(s.Findings()) != 1 || s.Records() != 1 {
-		t.Errorf("a leaf that is no record: %v", s.Findings())
+	w := &writer{t: t}
+	w.add([]byte("not a record"))
+	if len(w.story.Findings()) != 1 || w.story.Records() != 1 {
+		t.Errorf("a leaf that is no record: %v", w.story.Findings())
 	}
+}
+
+// TestStoryOfNodes: whoever can write to the log cannot speak for a node.
+func TestStoryOfNodes(t *testing.T) {
+	granted := func(t *testing.T) *writer {
+		w := &writer{t: t}
+		w.key(public)
+		w.plain(record(Granted, "s-1"))
+		return w
+	}
+	w := granted(t)
+	first, second := w.chained(AboutToAttach), w.chained(Detached)
+	for _, data := range [][]byte{first, first, second, first, second} {
+		w.add(data)
+	}
+	w.check("handed over again", "")
+
+	w = granted(t)
+	w.plain(record(AboutToAttach, "s-1"))
+	w.check("said by the control plane", "no node says so")
+
+	w = granted(t)
+	w.add(w.chained(Refused))
+	w.chained(AboutToAttach)
+	w.add(w.chained(Detached))
+	w.check("a record left out", "record 3 comes after 1")
+
+	w = granted(t)
+	w.key(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32)).Public().(ed25519.PublicKey))
+	w.add(w.chained(Refused))
+	w.check("another key", "not signed")
+
+	w = &writer{t: t}
+	w.add(w.chained(Refused))
+	w.check("no key", "no key on record")
+
+	w = granted(t)
+	w.add(w.chained(Refused))
+	w.key(public)
+	w.head = Head{}
+	w.add(w.chained(Refused))
+	w.check("a new beginning", "")
+
+	w = &writer{t: t}
+	w.key(nil)
+	w.check("a key that is none", "cannot be read")
 }
 
 func FuzzParse(f *testing.F) {

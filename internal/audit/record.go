@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -48,10 +49,19 @@ type Record struct {
 // MaxRecord is the most bytes that a record has. Fields from outside are cut before they get into one.
 const MaxRecord = 32 << 10
 
-// Marshal returns the record's one form.
+// Marshal returns the record's one form. What is not UTF-8 in its texts, as a process's name may be, is replaced: JSON has no
+// form for it that reads back.
 func (r *Record) Marshal() ([]byte, error) {
 	c := *r
 	c.Time = r.Time.UTC()
+	c.Kind = Kind(valid(string(r.Kind)))
+	c.SessionID, c.Actor, c.Node = valid(r.SessionID), valid(r.Actor), valid(r.Node)
+	if r.Details != nil {
+		c.Details = make(map[string]string, len(r.Details))
+		for name, text := range r.Details {
+			c.Details[valid(name)] = valid(text)
+		}
+	}
 	data, err := json.Marshal(&c)
 	if err != nil {
 		return nil, fmt.Errorf("write audit record: %w", err)
@@ -61,6 +71,8 @@ func (r *Record) Marshal() ([]byte, error) {
 	}
 	return data, nil
 }
+
+func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 // Parse reads a record in the form that Marshal gives it.
 func Parse(data []byte) (*Record, error) {
