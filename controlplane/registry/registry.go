@@ -347,13 +347,25 @@ func (r *Registry) Report(ctx context.Context, nodeName string, m *keyholev1.Ses
 		if s.Session.GetState() >= m.GetState() {
 			return errUnchanged
 		}
-		granted := s.Session
-		s.Session = proto.CloneOf(m)
-		s.Session.Spec, s.Session.Requester, s.Session.Node = granted.GetSpec(), granted.GetRequester(), granted.GetNode()
-		s.Session.Created = granted.GetCreated()
-		s.Session.PolicyDigest = cmp.Or(m.GetPolicyDigest(), granted.GetPolicyDigest())
+		s.Session = amend(s.Session, m)
 		return nil
 	})
+}
+
+// amend returns what is known of a session after its node's report: what the report leaves out stays, since an agent that
+// closes a session of the one before it knows only that it is over; and what was granted is not the node's to say.
+func amend(known, report *keyholev1.Session) *keyholev1.Session {
+	next := proto.CloneOf(known)
+	if len(report.GetSites()) > 0 {
+		next.Sites = nil
+	}
+	if len(report.GetFields()) > 0 {
+		next.Fields = nil
+	}
+	proto.Merge(next, report)
+	next.Spec, next.Requester, next.Node, next.Created = known.GetSpec(), known.GetRequester(), known.GetNode(), known.GetCreated()
+	next.Candidates = report.GetCandidates()
+	return next
 }
 
 // Nodes returns the nodes that are connected, by name.
