@@ -5,8 +5,9 @@ package testkit
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,12 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MapContents reads everything that the maps of ours in the kernel hold, by map name, as root can and no process of ours may:
-// a ring buffer's pages with what was already taken out of it, the scratch pool, the frozen tables.
-func MapContents(t testing.TB) map[string][]byte {
+// MapContents reads everything that the maps of a session hold, by map name, as root can and no process of ours may: a
+// ring buffer's pages with what was already taken out of it, the scratch pool, the frozen tables. The session is that of
+// the process that holds it.
+func MapContents(t testing.TB, holder int) map[string][]byte {
 	t.Helper()
 	contents := make(map[string][]byte)
-	eachMap(t, func(name string, m *ebpf.Map) {
+	eachMap(t, holder, func(name string, m *ebpf.Map) {
 		if m.Type() == ebpf.RingBuf {
 			ring := mapRing(t, m)
 			contents[name] = append(contents[name], ring.data...)
@@ -37,17 +39,14 @@ func MapContents(t testing.TB) map[string][]byte {
 			contents[name] = append(contents[name], value...)
 		}
 	})
-	if len(contents) == 0 {
-		t.Fatal("the kernel holds no map of ours")
-	}
 	return contents
 }
 
-// RingPending is the number of bytes that wait in the ring buffers of ours.
-func RingPending(t testing.TB) uint64 {
+// RingPending is the number of bytes that wait in a session's ring buffer.
+func RingPending(t testing.TB, holder int) uint64 {
 	t.Helper()
 	var pending uint64
-	eachMap(t, func(_ string, m *ebpf.Map) {
+	eachMap(t, holder, func(_ string, m *ebpf.Map) {
 		if m.Type() == ebpf.RingBuf {
 			ring := mapRing(t, m)
 			pending += ring.pending()
@@ -57,11 +56,11 @@ func RingPending(t testing.TB) uint64 {
 	return pending
 }
 
-// DigestKey is the key under which the one session in the kernel digests values: struct kh_config of bpf/types.h.
-func DigestKey(t testing.TB) []byte {
+// DigestKey is the key under which a session digests values: in struct kh_config of bpf/types.h.
+func DigestKey(t testing.TB, holder int) []byte {
 	t.Helper()
 	var found []byte
-	eachMap(t, func(name string, m *ebpf.Map) {
+	eachMap(t, holder, func(name string, m *ebpf.Map) {
 		offset, ok := keyOffset(t, m)
 		if !ok {
 			return
@@ -69,9 +68,6 @@ func DigestKey(t testing.TB) []byte {
 		value, err := m.LookupBytes(uint32(0))
 		if err != nil {
 			t.Fatalf("read map %s: %v", name, err)
-		}
-		if found != nil {
-			t.Fatal("more than one session is on")
 		}
 		found = value[offset : offset+16]
 	})
@@ -123,33 +119,61 @@ func keyOffset(t testing.TB, m *ebpf.Map) (uint32, bool) {
 	return 0, false
 }
 
-func eachMap(t testing.TB, do func(name string, m *ebpf.Map)) {
+// eachMap hands out the maps of the session whose holder is the process: those that the program uses which the holder's link keeps.
+func eachMap(t testing.TB, holder int, do func(name string, m *ebpf.Map)) {
 	t.Helper()
-	for id := ebpf.MapID(0); ; {
-		next, err := ebpf.MapGetNextID(id)
-		if errors.Is(err, os.ErrNotExist) {
-			return
-		}
-		if err != nil {
-			t.Fatalf("list maps: %v", err)
-		}
-		id = next
+	program, err := ebpf.NewProgramFromID(linkedProgram(t, holder))
+	if err != nil {
+		t.Fatalf("program of process %d: %v", holder, err)
+	}
+	defer program.Close()
+	info, err := program.Info()
+	if err != nil {
+		t.Fatalf("program of process %d: %v", holder, err)
+	}
+	ids, ok := info.MapIDs()
+	if !ok || len(ids) == 0 {
+		t.Fatalf("program of process %d uses no maps", holder)
+	}
+	for _, id := range ids {
 		m, err := ebpf.NewMapFromID(id)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // freed since it was listed
-		}
 		if err != nil {
-			t.Fatalf("list maps: %v", err)
+			t.Fatalf("map of process %d: %v", holder, err)
 		}
 		info, err := m.Info()
 		if err != nil {
-			t.Fatalf("list maps: %v", err)
+			t.Fatalf("map of process %d: %v", holder, err)
 		}
-		if strings.HasPrefix(info.Name, NamePrefix) {
-			do(info.Name, m)
-		}
+		do(info.Name, m)
 		m.Close()
 	}
+}
+
+// linkedProgram is the program of the link that a process holds open, as the descriptor's fdinfo says it.
+func linkedProgram(t testing.TB, holder int) ebpf.ProgramID {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", holder))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue // closed since it was listed
+		}
+		_, rest, isLink := strings.Cut(string(data), "link_id:")
+		_, rest, hasProgram := strings.Cut(rest, "prog_id:")
+		if !isLink || !hasProgram {
+			continue
+		}
+		var id ebpf.ProgramID
+		if _, err := fmt.Sscan(rest, &id); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		return id
+	}
+	t.Fatalf("process %d holds no link", holder)
+	return 0
 }
 
 // A ring is a ring buffer's memory, mapped for reading only: a page with the reader's position, one with the writer's, the data.

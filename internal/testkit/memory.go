@@ -58,7 +58,8 @@ func (before Text) Differences(after Text) []string {
 	return found
 }
 
-// ReadMemory reads n bytes of a process's memory at an address, through /proc/PID/mem.
+// ReadMemory reads n bytes of a process's memory at an address, through /proc/PID/mem. With an error it returns those
+// before the first that cannot be read.
 func ReadMemory(pid int, address uint64, n int) ([]byte, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
 	if err != nil {
@@ -66,8 +67,8 @@ func ReadMemory(pid int, address uint64, n int) ([]byte, error) {
 	}
 	defer f.Close()
 	b := make([]byte, n)
-	if _, err := f.ReadAt(b, int64(address)); err != nil {
-		return nil, fmt.Errorf("%d bytes at %#x: %w", n, address, err)
+	if got, err := f.ReadAt(b, int64(address)); err != nil {
+		return b[:got], fmt.Errorf("%d bytes at %#x: %w", n, address, err)
 	}
 	return b, nil
 }

@@ -35,7 +35,7 @@ func look(d *devtest.Dev, t testing.TB, needle *testkit.Needle, when string, fou
 		found[when+": "+name] = needle.InMemory(t, d.ProcessID(name))
 	}
 	found[when+": control plane"] = needle.InMemory(t, d.PID())
-	for name, bytes := range testkit.MapContents(t) {
+	for name, bytes := range testkit.MapContents(t, d.ProcessID("kh-holder")) {
 		found[when+": map "+name] = in(needle, bytes)
 	}
 }
@@ -118,7 +118,7 @@ func searchCanary(t *testing.T, rules string) (canary, key places) {
 	var sum *devtest.Summary
 	reading.Go(func() { sum = collect(tr, &output) })
 
-	digestKey := testkit.NewNeedle(testkit.DigestKey(t))
+	digestKey := testkit.NewNeedle(testkit.DigestKey(t, d.ProcessID("kh-holder")))
 	canary, key = make(places), make(places)
 
 	// Events wait undecoded: the reader stands still.
@@ -180,7 +180,7 @@ func collect(tr *devtest.Trace, output *strings.Builder) *devtest.Summary {
 func waitEmpty(t *testing.T, d *devtest.Dev) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if testkit.RingPending(t) == 0 {
+		if testkit.RingPending(t, d.ProcessID("kh-holder")) == 0 {
 			time.Sleep(500 * time.Millisecond) // for the last batch on its way to the client
 			return
 		}

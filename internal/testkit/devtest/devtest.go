@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -67,7 +68,14 @@ type Result struct {
 // Run runs a command to its end.
 func (d *Dev) Run(args ...string) Result {
 	d.t.Helper()
+	return d.RunWith(d.Config, args...)
+}
+
+// RunWith is Run with another configuration file.
+func (d *Dev) RunWith(config string, args ...string) Result {
+	d.t.Helper()
 	cmd := d.Command(args...)
+	cmd.Env = append(cmd.Env, "KEYHOLE_CONFIG="+config)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -290,6 +298,7 @@ func (d *Dev) PIDs(name string) []int {
 			}
 		}
 	}
+	slices.Sort(found)
 	return found
 }
 
