@@ -90,7 +90,7 @@ func verdict(s *keyholev1.Session, endedBy string) error {
 	case event.EndHolderLost:
 		return problem.New(problem.Internal, "session %s lost its holder, the process that reads its events; the kernel detached it%s", id, behind(s))
 	case event.EndAgentLost:
-		return problem.New(problem.Internal, "session %s lost the agent of node %s; the kernel detached it%s", id, s.GetNode(), behind(s))
+		return problem.New(problem.Internal, "the agent of node %[2]s is gone, and with it session %[1]s, which is detached%[3]s", id, s.GetNode(), behind(s))
 	case event.EndAuditLost:
 		return problem.New(problem.Internal, "session %s was ended, since the audit record of its attach could not be written%s", id, behind(s))
 	}

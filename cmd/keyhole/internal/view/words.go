@@ -104,7 +104,7 @@ var endings = map[string]string{
 	event.EndTargetGone:     "the process has ended",
 	event.EndTargetReplaced: "the process became another program",
 	event.EndHolderLost:     "its holder died; the kernel detached it",
-	event.EndAgentLost:      "the node's agent died; the kernel detached it",
+	event.EndAgentLost:      "the node's agent is gone, and the probe with it",
 	event.EndRevoked:        "stopped by somebody else",
 	event.EndNotAttached:    "not attached",
 	event.EndAuditLost:      "the audit record of the attach could not be written",
