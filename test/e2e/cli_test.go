@@ -49,7 +49,7 @@ func TestCommands(t *testing.T) {
 				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"status": exits,
-					"vault": func(ts *testscript.TestScript, _ bool, args []string) {
+					"vault": func(_ *testscript.TestScript, _ bool, args []string) {
 						vault.Send(strings.Join(args, " "))
 						vault.Line(10 * time.Second)
 					},
