@@ -76,6 +76,12 @@ func runMonitor() error {
 		m.killAll()
 		return fmt.Errorf("start monitor: %w", err)
 	}
+	image, err := findImage()
+	if err != nil {
+		m.killAll()
+		return fmt.Errorf("start monitor: %w", err)
+	}
+	image.releaseSoon()
 	return m.serve()
 }
 

@@ -137,6 +137,11 @@ func runAgent(roles Roles) error {
 	if err := requireNoPrivilege(); err != nil {
 		return fmt.Errorf("start agent: %w", err)
 	}
+	image, err := findImage()
+	if err != nil {
+		return fmt.Errorf("start agent: %w", err)
+	}
+	image.releaseSoon()
 	conn := newConn(firstDescriptor, "monitor")
 	unix.CloseOnExec(firstDescriptor)
 	conn.acceptFiles()
@@ -159,7 +164,7 @@ func runAgent(roles Roles) error {
 		<-client.done
 		cancel(client.err)
 	}()
-	err := roles.Agent(ctx, client, os.Args[2:])
+	err = roles.Agent(ctx, client, os.Args[2:])
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}

@@ -75,6 +75,11 @@ func runReader() error {
 		return err
 	}
 	defer r.records.Close()
+	image, err := findImage()
+	if err != nil {
+		return err
+	}
+	image.releaseSoon()
 	// Before a byte of a record is looked at, but after opening, which reads how many processors there are.
 	if err := readerPolicy().install(); err != nil {
 		return err
