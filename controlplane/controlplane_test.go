@@ -5,13 +5,20 @@ package controlplane
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/keyhole-dev/keyhole/audit/tlog"
@@ -182,35 +189,85 @@ func TestSpoolIsTakenOverOnce(t *testing.T) {
 	}
 }
 
-// TestGrid calls every method that is served as every kind of identity.
+// TestGrid calls every method that is served, and one that is not, as every kind of identity.
 func TestGrid(t *testing.T) {
 	p := start(t)
-	p.issue(identity.Identity{Kind: identity.Node, Name: "n1"}, "node", time.Hour)
-	p.issue(identity.Identity{Kind: identity.User, Name: "ada"}, "user", time.Hour)
-	p.issue(identity.Identity{Kind: identity.ControlPlane}, "other", time.Hour)
-	for kind, allowed := range map[string]func(service string) bool{
-		"user":  func(s string) bool { return s != "keyhole.v1.AgentService" },
-		"node":  func(s string) bool { return s == "keyhole.v1.AgentService" || s == "grpc.health.v1.Health" },
-		"other": func(s string) bool { return s == "grpc.health.v1.Health" },
-	} {
-		conn := p.dial(kind)
-		for _, method := range []string{
-			"/keyhole.v1.ProbeService/CreateSession", "/keyhole.v1.ProbeService/WatchSession", "/keyhole.v1.ProbeService/GetSession",
-			"/keyhole.v1.ProbeService/ListSessions", "/keyhole.v1.ProbeService/StopSession", "/keyhole.v1.ProbeService/Explain",
-			"/keyhole.v1.ProbeService/ListFunctions", "/keyhole.v1.ProbeService/ListNodes", "/keyhole.v1.AgentService/Connect",
-			"/keyhole.v1.AuditService/ListRecords", "/keyhole.v1.AuditService/ProveRecord", "/keyhole.v1.AuditService/GetCheckpoint",
-			"/grpc.health.v1.Health/Check",
-		} {
-			err := conn.Invoke(t.Context(), method, &emptypb.Empty{}, &emptypb.Empty{})
+	kinds := map[identity.Kind]string{identity.Node: "n1", identity.User: "ada", identity.ControlPlane: ""}
+	for kind, name := range kinds {
+		p.issue(identity.Identity{Kind: kind, Name: name}, string(kind), time.Hour)
+	}
+	methods := served(t, p.dial(string(identity.User)))
+	if len(methods) < 15 {
+		t.Fatalf("only %d methods are served: %v", len(methods), methods)
+	}
+	allowed := map[string][]identity.Kind{
+		"keyhole.v1.ProbeService":                  {identity.User},
+		"keyhole.v1.AuditService":                  {identity.User},
+		"keyhole.v1.AgentService":                  {identity.Node},
+		"grpc.health.v1.Health":                    {identity.User, identity.Node, identity.ControlPlane},
+		"grpc.reflection.v1.ServerReflection":      {identity.User},
+		"grpc.reflection.v1alpha.ServerReflection": {identity.User},
+	}
+	for kind := range kinds {
+		conn := p.dial(string(kind))
+		for _, method := range append(methods, "/keyhole.v1.ProbeService/NoSuchMethod", "/no.such.Service/Method") {
+			err := firstAnswer(t, conn, method)
 			service, _, _ := strings.Cut(method[1:], "/")
-			if denied := codeOf(err) == problem.PermissionDenied; denied == allowed(service) {
+			want := slices.Contains(methods, method) && slices.Contains(allowed[service], kind)
+			if got := codeOf(err) != problem.PermissionDenied; got != want {
 				t.Errorf("%s calls %s: %v", kind, method, err)
 			}
 		}
-		if err := conn.Invoke(t.Context(), "/keyhole.v1.ProbeService/NoSuchMethod", &emptypb.Empty{}, &emptypb.Empty{}); codeOf(err) != problem.Unimplemented {
-			t.Errorf("%s calls a method that is none: %v", kind, err)
+	}
+}
+
+// firstAnswer calls a method, of whatever kind, with an empty message and returns the first thing that it says.
+func firstAnswer(t *testing.T, conn *grpc.ClientConn, method string) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.SendMsg(&emptypb.Empty{}); err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	return stream.RecvMsg(&emptypb.Empty{})
+}
+
+// served lists the methods that a server says it has.
+func served(t *testing.T, conn *grpc.ClientConn) []string {
+	t.Helper()
+	stream, err := reflectionv1.NewServerReflectionClient(conn).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}); err != nil {
+		t.Fatal(err)
+	}
+	response, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	var methods []string
+	for _, s := range response.GetListServicesResponse().GetService() {
+		found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(s.GetName()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := found.(protoreflect.ServiceDescriptor).Methods()
+		for i := range list.Len() {
+			methods = append(methods, "/"+s.GetName()+"/"+string(list.Get(i).Name()))
 		}
 	}
+	return methods
 }
 
 func TestStrangersAreTurnedAway(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -39,6 +40,7 @@ func Credentials(ca, cert, key string, refused func(from string, why error)) (cr
 		return err
 	})
 	config.MinVersion = tls.VersionTLS13
+	config.SessionTicketsDisabled = true // each connection proves itself anew
 	return recorded{credentials.NewTLS(config), refused}, nil
 }
 
@@ -60,8 +62,9 @@ func (r recorded) Clone() credentials.TransportCredentials {
 	return recorded{r.TransportCredentials.Clone(), r.refused}
 }
 
-// Caller is who made an RPC. The error is a *problem.Error of code UNAUTHENTICATED.
-func Caller(ctx context.Context) (identity.Identity, error) {
+// Caller is who made an RPC, and until when its certificate proves that: a connection may be older than that, since the handshake
+// looks at the clock once. The error is a *problem.Error of code UNAUTHENTICATED.
+func Caller(ctx context.Context) (caller identity.Identity, until time.Time, err error) {
 	p, _ := peer.FromContext(ctx)
 	var info credentials.TLSInfo
 	if p != nil {
@@ -69,15 +72,23 @@ func Caller(ctx context.Context) (identity.Identity, error) {
 	}
 	// The handshake has verified the certificate; without one there is no connection.
 	if len(info.State.PeerCertificates) == 0 {
-		return identity.Identity{}, problem.New(problem.Unauthenticated, "the connection proves no identity")
+		return caller, until, problem.New(problem.Unauthenticated, "the connection proves no identity")
 	}
-	id, err := x509svid.IDFromCert(info.State.PeerCertificates[0])
+	cert := info.State.PeerCertificates[0]
+	id, err := x509svid.IDFromCert(cert)
 	if err != nil {
-		return identity.Identity{}, problem.New(problem.Unauthenticated, "%v", err)
+		return caller, until, problem.New(problem.Unauthenticated, "%v", err)
 	}
-	caller, err := identity.Of(id)
-	if err != nil {
-		return identity.Identity{}, problem.New(problem.Unauthenticated, "%v", err)
+	if caller, err = identity.Of(id); err != nil {
+		return caller, until, problem.New(problem.Unauthenticated, "%v", err)
 	}
-	return caller, nil
+	if !time.Now().Before(cert.NotAfter) {
+		return caller, until, Expired(caller, cert.NotAfter)
+	}
+	return caller, cert.NotAfter, nil
+}
+
+// Expired says that a caller's certificate proves nothing any longer.
+func Expired(caller identity.Identity, since time.Time) *problem.Error {
+	return problem.New(problem.Unauthenticated, "the certificate of %s expired at %s; connect with a new one", caller, since.UTC().Format(time.RFC3339))
 }

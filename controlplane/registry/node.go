@@ -4,6 +4,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -119,6 +120,9 @@ func (r *Registry) Ask(ctx context.Context, name string, q *keyholev1.Question) 
 			}
 			return a, nil
 		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return nil, ctx.Err() // whoever asked does not want to know any longer
+			}
 			return nil, problem.New(problem.Unavailable, "node %s did not answer in time", name)
 		}
 	}

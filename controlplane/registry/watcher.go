@@ -65,7 +65,7 @@ func (w *Watcher) Next(ctx context.Context) (*keyholev1.WatchSessionResponse, er
 				return m, err
 			}
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 
 	"google.golang.org/grpc"
 
@@ -26,7 +27,7 @@ type agentService struct {
 
 type agentStream = grpc.BidiStreamingServer[keyholev1.ConnectRequest, keyholev1.ConnectResponse]
 
-// Connect is one agent's stream. What arrives is taken in one goroutine, what leaves goes out in another.
+// Connect is one agent's stream.
 func (a agentService) Connect(stream agentStream) error {
 	first, err := stream.Recv()
 	if err != nil {
@@ -45,16 +46,38 @@ func (a agentService) Connect(stream agentStream) error {
 		return err
 	}
 	ctx, cancel := a.s.until(stream.Context())
-	defer cancel()
-	connection := a.s.Registry.Connect(hello.GetNode(), cancel)
-	defer connection.Close()
-	receipts := make(chan uint64, 1)
-	received := make(chan error, 1)
-	go func() { received <- a.receive(ctx, stream, connection, spool, receipts) }()
-	return a.send(ctx, stream, connection, receipts, received)
+	defer cancel(nil)
+	c := &agentConnection{
+		Connection: a.s.Registry.Connect(hello.GetNode(), func() {
+			cancel(problem.New(problem.Aborted, "node %s has opened another stream", caller.Name))
+		}),
+		s: a.s, stream: stream, spool: spool, batches: make(chan [][]byte), receipts: make(chan uint64),
+	}
+	defer c.Close()
+	over := make(chan error, 2) // of both, though only the first is read
+	for _, part := range []func(context.Context) error{c.receive, c.takeOver} {
+		a.s.work.Go(func() {
+			var err error
+			defer func() { over <- a.s.survive(recover(), err) }()
+			err = part(ctx)
+		})
+	}
+	return c.send(ctx, over)
 }
 
-func (a agentService) send(ctx context.Context, stream agentStream, c *registry.Connection, receipts <-chan uint64, received <-chan error) error {
+// An agentConnection is one agent's stream. One goroutine takes what arrives, one sends what leaves, and one takes audit records
+// over into the log, so that events do not wait for that.
+type agentConnection struct {
+	*registry.Connection
+	s        *Server
+	stream   agentStream
+	spool    *nodeSpool
+	batches  chan [][]byte
+	receipts chan uint64
+}
+
+// send sends until the stream ends, or either of the other two does.
+func (c *agentConnection) send(ctx context.Context, over <-chan error) error {
 	for {
 		m := &keyholev1.ConnectResponse{}
 		select {
@@ -62,49 +85,70 @@ func (a agentService) send(ctx context.Context, stream agentStream, c *registry.
 			m.Message = &keyholev1.ConnectResponse_Desired{Desired: c.Desired()}
 		case q := <-c.Questions():
 			m.Message = &keyholev1.ConnectResponse_Question{Question: q}
-		case n := <-receipts:
+		case n := <-c.receipts:
 			m.Message = &keyholev1.ConnectResponse_SpoolReceipt{SpoolReceipt: &keyholev1.SpoolReceipt{Records: n}}
-		case err := <-received:
+		case err := <-over:
 			return err
 		case <-ctx.Done():
-			return problem.New(problem.Unavailable, "the control plane ends this stream: it closes, or the node has opened another")
+			return context.Cause(ctx)
 		}
-		if err := stream.Send(m); err != nil {
+		if err := c.stream.Send(m); err != nil {
 			return err
 		}
 	}
 }
 
 // receive takes what the agent says until it ends its stream.
-func (a agentService) receive(ctx context.Context, stream agentStream, c *registry.Connection, spool *nodeSpool, receipts chan<- uint64) error {
+func (c *agentConnection) receive(ctx context.Context) error {
 	for {
-		request, err := stream.Recv()
+		request, err := c.stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
 		switch m := request.GetMessage().(type) {
 		case *keyholev1.ConnectRequest_Report:
-			err = a.s.Registry.Report(ctx, spool.node, m.Report.GetSession())
+			err = c.s.Registry.Report(ctx, c.spool.node, m.Report.GetSession())
 			if p, ok := errors.AsType[*problem.Error](err); ok && (p.Code == problem.NotFound || p.Code == problem.PermissionDenied) {
 				err = nil // of a session that is not kept any longer, or never was its own: there is nothing to say about it
 			}
 		case *keyholev1.ConnectRequest_Events:
-			a.s.Registry.Deliver(spool.node, m.Events.GetEvents())
+			c.s.Registry.Deliver(c.spool.node, m.Events.GetEvents())
 		case *keyholev1.ConnectRequest_Answer:
 			c.Answered(m.Answer)
 		case *keyholev1.ConnectRequest_Spool:
-			var upTo uint64
-			if upTo, err = spool.take(ctx, m.Spool.GetRecords()); err == nil {
-				select {
-				case receipts <- upTo:
-				case <-ctx.Done():
-				}
+			select {
+			case c.batches <- m.Spool.GetRecords():
+			case <-ctx.Done():
+				err = context.Cause(ctx)
 			}
 		default:
 			err = problem.New(problem.InvalidArgument, "a message that is out of place on this stream")
 		}
 		if err != nil {
 			return err
+		}
+	}
+}
+
+// takeOver takes the node's audit records over into the log and answers each batch with a receipt.
+func (c *agentConnection) takeOver(ctx context.Context) error {
+	for {
+		select {
+		case records := <-c.batches:
+			upTo, err := c.spool.take(ctx, records)
+			if err != nil {
+				return err
+			}
+			select {
+			case c.receipts <- upTo:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -130,16 +174,8 @@ func (s *Server) openSpool(ctx context.Context, node string, key []byte) (*nodeS
 		return nil, problem.New(problem.InvalidArgument, "the agent's audit key has %d bytes; want an Ed25519 public key", len(key))
 	}
 	n := &nodeSpool{s: s, node: node}
-	var err error
-	n.value, err = s.Store.Read(ctx, "spools/"+node)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-	case err != nil:
+	if err := n.load(ctx); err != nil {
 		return nil, err
-	default:
-		if err := json.Unmarshal(n.value.Data, &n.state); err != nil {
-			return nil, fmt.Errorf("read what is known of the spool of node %s: %w", node, err)
-		}
 	}
 	if string(n.state.Key) == string(key) {
 		return n, nil
@@ -155,6 +191,23 @@ func (s *Server) openSpool(ctx context.Context, node string, key []byte) (*nodeS
 	return n, n.save(ctx)
 }
 
+// load reads what is known of the spool; nothing is of a new node's.
+func (n *nodeSpool) load(ctx context.Context) error {
+	var err error
+	n.state = spoolState{}
+	n.value, err = n.s.Store.Read(ctx, "spools/"+n.node)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(n.value.Data, &n.state); err != nil {
+		return fmt.Errorf("read what is known of the spool of node %s: %w", n.node, err)
+	}
+	return nil
+}
+
 func (n *nodeSpool) save(ctx context.Context) error {
 	var err error
 	if n.value.Data, err = json.Marshal(n.state); err != nil {
@@ -167,6 +220,23 @@ func (n *nodeSpool) save(ctx context.Context) error {
 // take makes records durable in the log, in their order, and returns the number of the last one that is. Those that are in
 // the log already are skipped; one that does not follow or is not signed ends the stream and goes on record.
 func (n *nodeSpool) take(ctx context.Context, records [][]byte) (uint64, error) {
+	for {
+		upTo, err := n.takeOnce(ctx, records)
+		if !errors.Is(err, store.ErrConflict) {
+			return upTo, err
+		}
+		// An earlier stream of this node was not quite over.
+		key := n.state.Key
+		if err := n.load(ctx); err != nil {
+			return 0, err
+		}
+		if string(n.state.Key) != string(key) {
+			return 0, problem.New(problem.Aborted, "node %s has begun another spool", n.node)
+		}
+	}
+}
+
+func (n *nodeSpool) takeOnce(ctx context.Context, records [][]byte) (uint64, error) {
 	head := n.state.Head
 	var fresh [][]byte
 	for _, data := range records {
@@ -182,14 +252,13 @@ func (n *nodeSpool) take(ctx context.Context, records [][]byte) (uint64, error) 
 		}
 		fresh, head = append(fresh, data), next
 	}
+	if len(fresh) == 0 {
+		return head.Sequence, nil
+	}
 	if err := n.s.Log.AppendAll(ctx, fresh); err != nil {
 		return 0, err
 	}
 	n.state.Head = head
-	if len(fresh) > 0 {
-		if err := n.save(ctx); err != nil {
-			return 0, err
-		}
-	}
-	return head.Sequence, nil
+	// They are in the log now, even if the agent is gone.
+	return head.Sequence, n.save(context.WithoutCancel(ctx))
 }

@@ -91,7 +91,7 @@ func (s *Server) grant(ctx context.Context, id, caller, node string, spec *probe
 		Kind: audit.Granted, Time: now, SessionID: id, Actor: caller, Node: node, Details: d,
 	})
 	if err != nil {
-		return nil, 0, problem.New(problem.Unavailable, "the request could not be put on record, so nothing is granted: %v", err)
+		return nil, 0, problem.New(problem.Internal, "the request could not be put on record, so nothing is granted: %v", err)
 	}
 	envelope, err = grant.Sign(grant.Grant{
 		SessionID: id, Revision: 1, Node: node, Requester: caller, Spec: *spec, Rules: *s.Rules, TTL: spec.Limits.TTL,
@@ -147,7 +147,7 @@ func (s *Server) pickNode(name string) (string, error) {
 
 func (p probeService) WatchSession(request *keyholev1.WatchSessionRequest, stream grpc.ServerStreamingServer[keyholev1.WatchSessionResponse]) error {
 	ctx, cancel := p.s.until(stream.Context())
-	defer cancel()
+	defer cancel(nil)
 	session, err := p.s.Registry.Session(request.GetSessionId())
 	if err != nil {
 		return err

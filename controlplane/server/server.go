@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -26,6 +27,7 @@ import (
 	"github.com/keyhole-dev/keyhole/controlplane/registry"
 	"github.com/keyhole-dev/keyhole/controlplane/store"
 	"github.com/keyhole-dev/keyhole/internal/audit"
+	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/redact"
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
 )
@@ -33,6 +35,7 @@ import (
 const (
 	maxMessage    = 4 << 20 // of what callers send; an agent's listing of functions is the largest
 	maxStreams    = 256     // for each connection
+	buffer        = 8 << 10 // of each connection and direction, so that many agents fit
 	stopTime      = 2 * time.Second
 	handshakeTime = 10 * time.Second
 )
@@ -53,12 +56,14 @@ type Server struct {
 	Config
 	recorder *recorder
 	grpc     *grpc.Server
+	health   *health.Server
 	closing  chan struct{}
+	work     sync.WaitGroup // goroutines of streams, which may outlive their handlers
 }
 
 // New makes a server.
 func New(c Config) (*Server, error) {
-	s := &Server{Config: c, recorder: newRecorder(c.Log, c.Logger), closing: make(chan struct{})}
+	s := &Server{Config: c, health: health.NewServer(), closing: make(chan struct{})}
 	creds, err := authn.Credentials(c.CA, c.Cert, c.Key, s.handshakeRefused)
 	if err != nil {
 		return nil, err
@@ -66,10 +71,11 @@ func New(c Config) (*Server, error) {
 	if s.grpc, err = s.newGRPC(creds); err != nil {
 		return nil, err
 	}
+	s.recorder = newRecorder(c.Log, c.Logger)
 	keyholev1.RegisterProbeServiceServer(s.grpc, probeService{s: s})
 	keyholev1.RegisterAgentServiceServer(s.grpc, agentService{s: s})
 	keyholev1.RegisterAuditServiceServer(s.grpc, auditService{s: s})
-	grpc_health_v1.RegisterHealthServer(s.grpc, health.NewServer())
+	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	return s, nil
 }
@@ -85,6 +91,12 @@ func (s *Server) newGRPC(creds credentials.TransportCredentials) (*grpc.Server, 
 		grpc.Creds(creds),
 		grpc.ChainUnaryInterceptor(s.unary, protovalidate_middleware.UnaryServerInterceptor(validator)),
 		grpc.ChainStreamInterceptor(s.stream, protovalidate_middleware.StreamServerInterceptor(validator)),
+		grpc.UnknownServiceHandler(unknown), // by way of the interceptors too
+		grpc.StatsHandler(endings{s}),
+		grpc.WaitForHandlers(true), // what they stand on is closed next
+		grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(buffer),
+		grpc.WriteBufferSize(buffer),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTime),
@@ -97,12 +109,14 @@ func (s *Server) newGRPC(creds credentials.TransportCredentials) (*grpc.Server, 
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() {
 		close(s.closing) // streams end by themselves
+		s.health.Shutdown()
 		force := time.AfterFunc(stopTime, s.grpc.Stop)
 		defer force.Stop()
 		s.grpc.GracefulStop()
 	})
 	defer stop()
 	err := s.grpc.Serve(l)
+	s.work.Wait()
 	s.recorder.close()
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
@@ -116,15 +130,24 @@ func (s *Server) record(ctx context.Context, r audit.Record) (uint64, error) {
 	return s.Log.Append(ctx, &r)
 }
 
-// until returns a context that ends with ctx or when the server closes.
-func (s *Server) until(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	go func() {
+// until returns a context that also ends when the server closes.
+func (s *Server) until(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	s.work.Go(func() {
 		select {
 		case <-s.closing:
-			cancel()
+			cancel(problem.New(problem.Unavailable, "the control plane closes"))
 		case <-ctx.Done():
 		}
-	}()
+	})
 	return ctx, cancel
+}
+
+func (s *Server) isClosing() bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+		return false
+	}
 }
