@@ -69,7 +69,7 @@ func (m *monitor) find(s probe.Selector) (_ *subject, others int, err error) {
 			}
 			return subject, len(pids) - i - 1, err
 		}
-		return nil, 0, problem.New(problem.NotFound, "no process on this node runs %s", s.Path)
+		return nil, 0, problem.New(problem.NotFound, "no process on this node runs %s: start it, or name the process as pid/N", s.Path)
 	default:
 		return nil, 0, problem.New(problem.InvalidArgument, "a target of kind %q", s.Kind)
 	}

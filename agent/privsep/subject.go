@@ -97,7 +97,7 @@ func (s *subject) openProcess() error {
 	fd, err := unix.PidfdOpen(s.identity.PID, unix.PIDFD_NONBLOCK)
 	switch {
 	case errors.Is(err, unix.ESRCH):
-		return problem.New(problem.NotFound, "no process %d on this node", s.identity.PID)
+		return problem.New(problem.NotFound, "no process %d on this node: if it was started anew, exe/PATH finds it whatever its number", s.identity.PID)
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
 		return problem.New(problem.NotFound, "%d is a thread, not a process: name its process", s.identity.PID)
 	case err != nil:
