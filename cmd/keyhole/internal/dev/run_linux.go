@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"github.com/keyhole-dev/keyhole/controlplane/ca"
 	"github.com/keyhole-dev/keyhole/internal/identity"
 	"github.com/keyhole-dev/keyhole/internal/problem"
+	"github.com/keyhole-dev/keyhole/internal/redact"
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
 )
 
@@ -34,6 +36,9 @@ const (
 // the configuration are a *problem.Error.
 func Run(ctx context.Context, c Config) error {
 	if err := able(); err != nil {
+		return err
+	}
+	if err := c.validate(); err != nil {
 		return err
 	}
 	var err error
@@ -70,8 +75,8 @@ func Run(ctx context.Context, c Config) error {
 		stopControlPlane(nil)
 		result = errors.Join(result, <-failed)
 	case result = <-failed:
-		if errors.Is(result, unix.EADDRINUSE) {
-			result = problem.New(problem.InvalidArgument, "--listen %s: %v; is another keyhole dev running? --listen 127.0.0.1:0 takes any free port", c.Listen, result)
+		if in, ok := errors.AsType[*net.OpError](result); ok && in.Op == "listen" {
+			result = problem.New(problem.InvalidArgument, "--listen %s: %v; is another keyhole dev running? --listen 127.0.0.1:0 takes any free port", c.Listen, in.Err)
 		}
 	}
 	work.Wait()
@@ -85,6 +90,27 @@ func able() error {
 	}
 	if err := agent.Supported(); err != nil {
 		return problem.New(problem.FailedPrecondition, "keyhole dev cannot run here: %v", err)
+	}
+	return nil
+}
+
+// validate says which flag is wrong before anything is begun.
+func (c *Config) validate() error {
+	if (identity.Identity{Kind: identity.Node, Name: c.Node}).ID().IsZero() {
+		return problem.New(problem.InvalidArgument, "--node %.64q: want letters, digits, '.', '-' and '_'", c.Node)
+	}
+	if n := c.RingBytes; n != 0 && (n < os.Getpagesize() || n&(n-1) != 0) {
+		return problem.New(problem.InvalidArgument, "--ring-bytes %d: want a power of two, at least %d", n, os.Getpagesize())
+	}
+	if c.Redaction == "" {
+		return nil
+	}
+	data, err := os.ReadFile(c.Redaction)
+	if err != nil {
+		return problem.New(problem.InvalidArgument, "--redaction: %v", err)
+	}
+	if _, err := redact.ParseRules(data); err != nil {
+		return problem.New(problem.InvalidArgument, "--redaction %s: %v", c.Redaction, err)
 	}
 	return nil
 }

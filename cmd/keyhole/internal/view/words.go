@@ -137,17 +137,16 @@ func leaves(f *keyholev1.Field) table.Span {
 	case redact.Digest:
 		return dim("digest  #5be1c0ffee15900d")
 	case redact.Suffix:
-		return table.Text(fmt.Sprintf("last %s  %s%s", plural(a.N, "byte"), hidden, sample(a.N)))
+		return table.Text(fmt.Sprintf("last %s  %s%s", plural(a.N, "byte"), hidden, sample("4242", a.N)))
 	case redact.Prefix:
-		return table.Text(fmt.Sprintf("first %s  %s%s", plural(a.N, "byte"), sample(a.N), hidden))
+		return table.Text(fmt.Sprintf("first %s  %s%s", plural(a.N, "byte"), sample("abcd", a.N), hidden))
 	default:
 		return table.Text(a.String())
 	}
 }
 
-// sample is n bytes of nothing in particular.
-func sample(n int) string {
-	const text = "4242"
+// sample is n bytes of a text, or all of it and a sign that there would be more.
+func sample(text string, n int) string {
 	if n > len(text) {
 		return text + "…"
 	}
