@@ -41,8 +41,15 @@ trap 'exit 130' INT TERM
 
 say() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
 
+# show COMMAND...: prints a command as one would type it, and runs it.
 show() {
-	printf '$ %s\n' "$*"
+	local word
+	printf '$'
+	for word in "$@"; do
+		[[ $word == *[\ \>\<\"]* ]] && word="'$word'"
+		printf ' %s' "$word"
+	done
+	printf '\n'
 	"$@"
 }
 
@@ -97,7 +104,7 @@ export KEYHOLE_CONFIG=$work/dev/client.yaml KEYHOLE_REASON="demo: what do checko
 before=$(text "${pids[shop]}")
 echo "the shop is process ${pids[shop]}, its text is sha256:${before:0:16}…"
 
-capture=("pid/${pids[shop]}" Cart.Checkout --arg c.Order --arg user.Email --arg user.Password --arg card --arg qty --arg total)
+capture=("pid/${pids[shop]}" Cart.Checkout --arg user.Email --arg user.Password --arg card --arg qty --arg total)
 
 say "What would be read, and what leaves the kernel as what: attaches nothing"
 show keyhole explain "${capture[@]}"
@@ -120,7 +127,8 @@ echo "text restored: sha256:${before:0:16}… is what it was before the probe"
 say "What the OpenTelemetry receiver got"
 sleep 2
 spans=$(grep -c '^span ' "$work/spans") || need "the receiver got no spans"
-grep '^span ' "$work/spans" | tail -n 5
+# The arguments alone: a span also says session, process, thread, goroutine and policy.
+grep '^span ' "$work/spans" | tail -n 5 | sed -E 's/ (code|process|thread|keyhole\.(attach_point|session|probe|policy|goroutine))\.?[a-z._]*="[^"]*"//g'
 echo "$spans spans, $(grep -c '^log ' "$work/spans" || true) copies of audit records"
 ! grep -qE '4242424242424242|pw-[a-z]' "$work/spans" || need "a card number or a password left the kernel"
 

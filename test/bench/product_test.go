@@ -32,7 +32,7 @@ func agent(t *testing.T, n size) []row {
 	before := cpu(t, processes)
 	vault.Send(fmt.Sprintf("call %d", events))
 	vault.Expect("called", 5*time.Minute)
-	for testkit.RingPending(t) > 0 {
+	for testkit.RingPending(t, processes[2]) > 0 {
 		time.Sleep(10 * time.Millisecond)
 	}
 	time.Sleep(n.idle) // until the events are out of the agent's hands
