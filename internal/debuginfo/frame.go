@@ -113,9 +113,20 @@ func (s *Frames) findDebug(pc uint64) *frame.FrameDescriptionEntry {
 	}
 }
 
-// findEH looks up the entry for an address in the index of .eh_frame. There a pointer to the common entry counts back from itself, and
-// addresses count from where they stand.
+// findEH looks up the entry for an address in the index of .eh_frame or, in a statically linked program, which has none, walks over them.
 func (s *Frames) findEH(pc uint64) *frame.FrameDescriptionEntry {
+	if s.count == 0 {
+		for at := uint64(0); ; {
+			e := record(s.eh, at)
+			if e == nil {
+				return nil
+			}
+			if found := s.entryEH(at, pc); found != nil {
+				return found
+			}
+			at += uint64(len(e))
+		}
+	}
 	le := binary.LittleEndian
 	pair := func(i int) (from, entry uint64) {
 		b := s.index[s.indexOf+8*i:]
@@ -126,16 +137,23 @@ func (s *Frames) findEH(pc uint64) *frame.FrameDescriptionEntry {
 		return nil
 	}
 	_, address := pair(i - 1)
-	e := record(s.eh, address-s.ehAddress)
+	return s.entryEH(address-s.ehAddress, pc)
+}
+
+// entryEH reads the entry at an offset of .eh_frame. There a pointer to the common entry counts back from itself, and addresses count from
+// where they stand.
+func (s *Frames) entryEH(at, pc uint64) *frame.FrameDescriptionEntry {
+	le := binary.LittleEndian
+	e := record(s.eh, at)
 	if e == nil {
 		return nil
 	}
 	back := uint64(le.Uint32(e[4:]))
-	at := address - s.ehAddress + 4
-	if back > at {
-		return nil
+	if back == 0 || back > at+4 {
+		return nil // a common entry
 	}
-	c := record(s.eh, at-back)
+	c := record(s.eh, at+4-back)
+	address := s.ehAddress + at
 	if c == nil || uint64(len(c)) > address {
 		return nil
 	}
