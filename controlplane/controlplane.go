@@ -24,7 +24,10 @@ import (
 	"github.com/keyhole-dev/keyhole/controlplane/registry"
 	"github.com/keyhole-dev/keyhole/controlplane/server"
 	"github.com/keyhole-dev/keyhole/controlplane/store"
+	"github.com/keyhole-dev/keyhole/internal/audit"
+	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/redact"
+	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
 	"github.com/keyhole-dev/keyhole/telemetry"
 )
 
@@ -91,14 +94,15 @@ func Run(ctx context.Context, c Config) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	running, stop := context.WithCancel(context.WithoutCancel(ctx)) // what the server stands on outlives it
 	defer stop()
-	r, err := registry.Open(running, s)
+	r, err := registry.Open(running, s, func(m *keyholev1.Session) { recordEnd(log, m, c.Logger) })
 	if err != nil {
 		return err
 	}
+	serving, fail := context.WithCancelCause(ctx)
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer stop()
-	work.Go(r.Wait)
+	work.Go(func() { fail(r.Wait()) })
 	if err := startCopies(running, &work, log, s, c.Logger); err != nil {
 		return err
 	}
@@ -111,7 +115,26 @@ func Run(ctx context.Context, c Config) (err error) {
 	if c.Ready != nil {
 		c.Ready(listener.Addr().String())
 	}
-	return front.Serve(ctx, listener)
+	err = front.Serve(serving, listener)
+	if ctx.Err() == nil && err == nil {
+		err = context.Cause(serving)
+	}
+	return err
+}
+
+// recordEnd puts on record that a session was ended here, because its node was not heard of. The node's own records of it may
+// still come.
+func recordEnd(log *tlog.Log, m *keyholev1.Session, logger *slog.Logger) {
+	kind := audit.AgentLost
+	if m.GetSummary().GetEndedBy() == event.EndNotAttached {
+		kind = audit.NotAttached
+	}
+	_, err := log.Append(context.Background(), &audit.Record{
+		Kind: kind, Time: time.Now(), SessionID: m.GetId(), Node: m.GetNode(), Details: map[string]string{"why": m.GetError()},
+	})
+	if err != nil {
+		logger.Error("the end of a session is not on record", "session", m.GetId(), "error", err)
+	}
 }
 
 func within(limit time.Duration, do func(context.Context) error) error {

@@ -21,7 +21,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/keyhole-dev/keyhole/controlplane/store"
-	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
 )
@@ -29,10 +28,6 @@ import (
 const (
 	sessionsPath = "sessions/"
 	requestsPath = "requests/"
-	// reachTime is how long a granted session waits for its node before it ends as not attached.
-	reachTime = 30 * time.Second
-	// lostGrace is how long after a deadline a node that is away may still report what became of a session.
-	lostGrace = 5 * time.Second
 	// keepFor is how long beyond its TTL the record of a session stays.
 	keepFor = time.Minute
 )
@@ -46,7 +41,10 @@ type Registry struct {
 	sessions map[string]*session
 	nodes    map[string]*node
 	latest   int64 // revision of the newest change that was seen
-	done     chan struct{}
+
+	ended func(*keyholev1.Session)
+	done  chan struct{}
+	err   error // why it ended, once done
 }
 
 // A session is what the store holds of one, and what is known of it beside that.
@@ -89,9 +87,10 @@ func unmarshal(data []byte) (stored, error) {
 	return s, protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(j.Session, s.Session)
 }
 
-// Open reads what the store knows and follows it until ctx is done; Wait returns then.
-func Open(ctx context.Context, s *store.Store) (*Registry, error) {
-	r := &Registry{store: s, sessions: make(map[string]*session), nodes: make(map[string]*node), done: make(chan struct{})}
+// Open reads what the store knows and follows it until ctx is done; Wait returns then. It calls ended with each session that it
+// ends itself, because its node is not heard of.
+func Open(ctx context.Context, s *store.Store, ended func(*keyholev1.Session)) (*Registry, error) {
+	r := &Registry{store: s, sessions: make(map[string]*session), nodes: make(map[string]*node), ended: ended, done: make(chan struct{})}
 	values, changed, err := s.Follow(ctx, sessionsPath)
 	if err != nil {
 		return nil, err
@@ -104,8 +103,11 @@ func Open(ctx context.Context, s *store.Store) (*Registry, error) {
 	return r, nil
 }
 
-// Wait returns when the registry has ended.
-func (r *Registry) Wait() { <-r.done }
+// Wait returns when the registry has ended. The error says that it lost sight of the store, and knows nothing any longer.
+func (r *Registry) Wait() error {
+	<-r.done
+	return r.err
+}
 
 func (r *Registry) run(ctx context.Context) {
 	defer close(r.done)
@@ -115,6 +117,9 @@ func (r *Registry) run(ctx context.Context) {
 		select {
 		case v, ok := <-r.changed:
 			if !ok {
+				if ctx.Err() == nil {
+					r.err = errors.New("follow sessions: the store has ended the watch")
+				}
 				return
 			}
 			r.apply(v)
@@ -160,48 +165,6 @@ func (r *Registry) apply(v store.Value) {
 	s.announce()
 }
 
-// expire ends what nobody else will end: sessions whose node was not reached, or is gone for good.
-func (r *Registry) expire(ctx context.Context, now time.Time) {
-	type overdue struct{ id, endedBy, text string }
-	var ended []overdue
-	r.mu.Lock()
-	for id, s := range r.sessions {
-		m := s.Session
-		switch m.GetState() {
-		case keyholev1.SessionState_SESSION_STATE_ENDED:
-		case keyholev1.SessionState_SESSION_STATE_GRANTED:
-			if now.Sub(m.GetCreated().AsTime()) > reachTime {
-				ended = append(ended, overdue{id, event.EndNotAttached, fmt.Sprintf("node %s did not answer within %v", m.GetNode(), reachTime)})
-			}
-		default:
-			latest := m.GetCreated().AsTime().Add(reachTime + m.GetSpec().GetLimits().GetTtl().AsDuration())
-			if m.GetDeadline() != nil {
-				latest = m.GetDeadline().AsTime()
-			}
-			if r.nodes[m.GetNode()] == nil && now.Sub(latest) > lostGrace {
-				ended = append(ended, overdue{id, event.EndAgentLost, fmt.Sprintf("node %s was not heard of again", m.GetNode())})
-			}
-		}
-	}
-	r.mu.Unlock()
-	for _, o := range ended {
-		// A conflict or a store that does not answer: tried again in a second.
-		_ = r.update(ctx, o.id, func(s *stored) error {
-			if s.Session.GetState() == keyholev1.SessionState_SESSION_STATE_ENDED {
-				return errUnchanged
-			}
-			s.Session.State = keyholev1.SessionState_SESSION_STATE_ENDED
-			s.Session.Ended = timestamppb.Now()
-			s.Session.Error, s.Session.ErrorCode = o.text, problem.Unavailable
-			if s.Session.Summary == nil {
-				s.Session.Summary = &keyholev1.Summary{}
-			}
-			s.Session.Summary.EndedBy, s.Session.Summary.CountsFinal = o.endedBy, false
-			return nil
-		})
-	}
-}
-
 var errUnchanged = errors.New("nothing to change")
 
 // update changes a session in the store, as often as somebody else comes in between.
@@ -243,41 +206,58 @@ func noSession(id string) *problem.Error {
 	return problem.New(problem.NotFound, "no session %s; `keyhole sessions ls` lists those there are", id)
 }
 
-// Create puts a granted session into the store, once for each request of a caller. It returns the ID of the session that an
+// An Earlier is what an earlier call with the same request made.
+type Earlier struct {
+	SessionID  string `json:"sessionId"`
+	AuditIndex uint64 `json:"auditIndex"` // of the intent
+}
+
+// Create puts a granted session, whose intent is on record, into the store, once for each request of a caller. It returns what an
 // earlier call with the same request made, and creates nothing then.
-func (r *Registry) Create(ctx context.Context, m *keyholev1.Session, envelope []byte, requestID string) (earlier string, err error) {
+func (r *Registry) Create(ctx context.Context, m *keyholev1.Session, envelope []byte, auditIndex uint64, requestID string) (*Earlier, error) {
 	data, err := stored{Session: m, Envelope: envelope}.marshal()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	v := store.Value{Key: sessionsPath + m.GetId(), Data: data}
 	values := []store.Value{v}
 	if requestID != "" {
-		values = append(values, store.Value{Key: requestKey(m.GetRequester(), requestID), Data: []byte(m.GetId())})
+		data, err := json.Marshal(Earlier{m.GetId(), auditIndex})
+		if err != nil {
+			return nil, err
+		}
+		values = append(values, store.Value{Key: requestKey(m.GetRequester(), requestID), Data: data})
 	}
 	ttl := reachTime + m.GetSpec().GetLimits().GetTtl().AsDuration() + keepFor
 	revision, err := r.store.Write(ctx, ttl, values...)
-	if errors.Is(err, store.ErrConflict) {
+	if errors.Is(err, store.ErrConflict) && requestID != "" {
 		return r.Requested(ctx, m.GetRequester(), requestID)
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	v.Revision = revision
 	r.apply(v)
-	return "", nil
+	return nil, nil
 }
 
-// Requested returns the session that a request made; none if there was no such request.
-func (r *Registry) Requested(ctx context.Context, requester, requestID string) (string, error) {
+// Requested returns what a request made; nil if there was no such request.
+func (r *Registry) Requested(ctx context.Context, requester, requestID string) (*Earlier, error) {
 	if requestID == "" {
-		return "", nil
+		return nil, nil
 	}
 	v, err := r.store.Read(ctx, requestKey(requester, requestID))
 	if errors.Is(err, store.ErrNotFound) {
-		return "", nil
+		return nil, nil
 	}
-	return string(v.Data), err
+	if err != nil {
+		return nil, err
+	}
+	var e Earlier
+	if err := json.Unmarshal(v.Data, &e); err != nil {
+		return nil, fmt.Errorf("read request %.64q: %w", requestID, err)
+	}
+	return &e, nil
 }
 
 func requestKey(requester, requestID string) string {

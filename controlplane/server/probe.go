@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/keyhole-dev/keyhole/controlplane/registry"
 	"github.com/keyhole-dev/keyhole/internal/audit"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/grant"
@@ -38,10 +39,8 @@ func (p probeService) CreateSession(ctx context.Context, request *keyholev1.Crea
 	if err != nil {
 		return nil, err
 	}
-	if id, err := p.s.Registry.Requested(ctx, caller, request.GetRequestId()); err != nil {
-		return nil, err
-	} else if id != "" {
-		return p.earlier(id)
+	if earlier, err := p.s.Registry.Requested(ctx, caller, request.GetRequestId()); err != nil || earlier != nil {
+		return p.earlier(earlier, err)
 	}
 	node, err := p.s.pickNode(spec.Target.Node)
 	if err != nil {
@@ -61,22 +60,22 @@ func (p probeService) CreateSession(ctx context.Context, request *keyholev1.Crea
 		Id: id, Spec: wire.ToSpec(spec), Requester: caller, Node: node, State: keyholev1.SessionState_SESSION_STATE_GRANTED,
 		Created: timestamppb.Now(), PolicyDigest: p.s.Rules.Digest(),
 	}
-	earlier, err := p.s.Registry.Create(ctx, session, envelope, request.GetRequestId())
-	if err != nil {
-		return nil, err
-	}
-	if earlier != "" {
-		return p.earlier(earlier) // the same request at the same time; the grant above is given to nobody
+	earlier, err := p.s.Registry.Create(ctx, session, envelope, index, request.GetRequestId())
+	if err != nil || earlier != nil {
+		return p.earlier(earlier, err) // the same request at the same time; the grant above is given to nobody
 	}
 	return &keyholev1.CreateSessionResponse{Session: session, AuditIndex: index}, nil
 }
 
-func (p probeService) earlier(id string) (*keyholev1.CreateSessionResponse, error) {
-	session, err := p.s.Registry.Session(id)
+func (p probeService) earlier(e *registry.Earlier, err error) (*keyholev1.CreateSessionResponse, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &keyholev1.CreateSessionResponse{Session: session}, nil
+	session, err := p.s.Registry.Session(e.SessionID)
+	if err != nil {
+		return nil, err
+	}
+	return &keyholev1.CreateSessionResponse{Session: session, AuditIndex: e.AuditIndex}, nil
 }
 
 // grant puts the intent on record, awaits the proof of it, and signs the grant that carries the proof.
