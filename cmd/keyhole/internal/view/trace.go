@@ -58,23 +58,28 @@ func (t *Trace) Session(s *keyholev1.Session, now time.Time) []table.Line {
 	if t.columns != nil || s.GetState() < keyholev1.SessionState_SESSION_STATE_ATTACHED || s.GetAttached() == nil {
 		return nil
 	}
+	return t.begin(s.GetFields(), s.GetFunction(), s.GetProcess(), now)
+}
+
+// begin makes the lines above the rows.
+func (t *Trace) begin(fields []*keyholev1.Field, function, process string, now time.Time) []table.Line {
 	t.attached = now
-	t.layout(s.GetFields())
-	where := s.GetProcess()
+	t.layout(fields)
+	s := t.session
 	if s.GetNode() != "" {
-		where += " on " + s.GetNode()
+		process += " on " + s.GetNode()
 	}
 	limits := s.GetSpec().GetLimits()
 	shown := fmt.Sprintf("shown at most %s/s", number(uint64(limits.GetRate())))
 	if n := limits.GetSample(); n > 1 {
-		shown += fmt.Sprintf(" of every %dth call", n)
+		shown += fmt.Sprintf(" of 1 call in %d", n)
 	}
 	if s.GetSpec().GetWhere() != "" {
 		shown += " where " + s.GetSpec().GetWhere()
 	}
-	sites := len(s.GetSites())
+	sites := max(len(s.GetSites()), 1)
 	return []table.Line{
-		line(bold(s.GetFunction()), "   ", where, "   ", dim("build "+build(s.GetBuildId())+"   session "+s.GetId())),
+		line(bold(function), "   ", process, "   ", dim("build "+build(s.GetBuildId())+"   session "+s.GetId())),
 		line(fmt.Sprintf("attached %d/%d   ends in %s   %s", sites, sites, clock(t.left(now)), shown)),
 		t.columns.Header(),
 	}
@@ -143,12 +148,9 @@ func (t *Trace) Event(e *keyholev1.Event, now time.Time) []table.Line {
 	}
 	t.quiet = true // whoever has seen one knows that the function is called
 	t.rows = addSample(t.rows, now, t.shown)
-	if t.columns == nil {
-		var fields []*keyholev1.Field
-		for _, v := range e.GetArguments() {
-			fields = append(fields, &keyholev1.Field{Path: v.GetName(), Kind: v.GetKind(), Action: cmp.Or(v.GetRedaction().GetAction(), "keep")})
-		}
-		t.layout(fields)
+	var lines []table.Line
+	if t.columns == nil { // it comes before the word that the session is attached
+		lines = t.begin(fieldsOf(e), e.GetFunction(), fmt.Sprintf("%s[%d]", e.GetProcess().GetComm(), e.GetProcess().GetPid()), now)
 	}
 	values := make(map[string]*keyholev1.Value, len(e.GetArguments()))
 	for _, v := range e.GetArguments() {
@@ -166,7 +168,19 @@ func (t *Trace) Event(e *keyholev1.Event, now time.Time) []table.Line {
 	if len(t.names) == 0 {
 		cells = append(cells, table.Text(strconv.FormatUint(e.GetGoroutineId(), 10)))
 	}
-	return []table.Line{t.columns.Row(cells)}
+	return append(lines, t.columns.Row(cells))
+}
+
+// fieldsOf is what an event tells of the fields.
+func fieldsOf(e *keyholev1.Event) []*keyholev1.Field {
+	fields := make([]*keyholev1.Field, len(e.GetArguments()))
+	for i, v := range e.GetArguments() {
+		fields[i] = &keyholev1.Field{Path: v.GetName(), Type: v.GetType(), Kind: v.GetKind(), Action: cmp.Or(v.GetRedaction().GetAction(), "keep")}
+		if v.GetRedaction() != nil && v.GetMissing() == event.Redacted {
+			fields[i].Missing = event.Redacted
+		}
+	}
+	return fields
 }
 
 // Status is the line at the bottom of a terminal; nil before there is anything to say.

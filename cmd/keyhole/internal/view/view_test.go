@@ -133,6 +133,21 @@ func TestTrace(t *testing.T) {
 	}
 }
 
+// TestEventBeforeItsSession: an event may overtake the word that the session is attached.
+func TestEventBeforeItsSession(t *testing.T) {
+	tr := NewTrace(0)
+	waiting := session()
+	waiting.State, waiting.Attached, waiting.Deadline, waiting.Fields, waiting.Sites = keyholev1.SessionState_SESSION_STATE_ATTACHING, nil, nil, nil, nil
+	tr.Session(waiting, now)
+	first := hit(0, values("1", "1a2b3c4d5e6f7081", "4242", "x"))
+	first.Process = &keyholev1.Process{Pid: 4711, Comm: "shop"}
+	lines := tr.Event(first, now)
+	if late := tr.Session(session(), now); late != nil {
+		t.Errorf("the header came twice: %v", late)
+	}
+	golden(t, "overtaken", append(lines, tr.Event(first, now)...))
+}
+
 func TestSummaryOfOtherEnds(t *testing.T) {
 	var lines []table.Line
 	for _, endedBy := range []string{"deadline", "max_hits", "target_gone", "holder_lost", "revoked", "some_day"} {
