@@ -27,6 +27,7 @@ func agent(t *testing.T, n size) []row {
 
 	tr := d.Trace(fmt.Sprintf("pid/%d", vault.PID()), "main.Open", "--arg", "note", "--arg", "n", "--rate", "1000000/s", "--for", "5m")
 	processes := []int{d.ProcessID("keyhole-agent"), d.ProcessID("keyhole-monitor"), d.ProcessID("kh-holder")}
+	time.Sleep(n.idle) // as at the idle agent: what only starting touched is given back
 	holder := resident(t, processes[2])
 	events := n.hits / 10
 	before := cpu(t, processes)
@@ -45,7 +46,7 @@ func agent(t *testing.T, n size) []row {
 	return []row{
 		{"idle: agent and monitor, resident", mib(idle), "< 50 MiB", "two processes of one file; shared pages counted twice"},
 		{"a session's holder, resident", mib(holder), "< 32 MiB", "the same"},
-		{"CPU for an event, agent and holder", fmt.Sprintf("%.1f µs", float64(spent.Microseconds())/float64(sum.Emitted)), "", fmt.Sprintf("%d events, watched by a client", sum.Emitted)},
+		{"CPU for an event, agent, monitor and holder", fmt.Sprintf("%.1f µs", float64(spent.Microseconds())/float64(sum.Emitted)), "", fmt.Sprintf("%d events, watched by a client", sum.Emitted)},
 	}
 }
 
