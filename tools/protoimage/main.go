@@ -65,7 +65,9 @@ func run(root string) error {
 			add(file.Imports().Get(i).FileDescriptor)
 		}
 		descriptor := protodesc.ToFileDescriptorProto(file)
-		if result, ok := file.(interface{ FileDescriptorProto() *descriptorpb.FileDescriptorProto }); ok {
+		if result, ok := file.(interface {
+			FileDescriptorProto() *descriptorpb.FileDescriptorProto
+		}); ok {
 			descriptor = result.FileDescriptorProto()
 		}
 		set.File = append(set.File, descriptor)
