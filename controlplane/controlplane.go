@@ -68,6 +68,11 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
+	for _, dir := range []string{filepath.Dir(logKey), LogDir, storeDir} {
+		if err := private(filepath.Join(c.StateDir, dir)); err != nil {
+			return err
+		}
+	}
 	grants, err := loadGrantKey(filepath.Join(c.StateDir, grantKey), filepath.Join(c.StateDir, GrantKeys))
 	if err != nil {
 		return err
@@ -137,6 +142,17 @@ func recordEnd(log *tlog.Log, m *keyholev1.Session, logger *slog.Logger) {
 	}
 }
 
+// private makes a directory that nobody else may enter, or closes it to them.
+func private(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return fmt.Errorf("close state directory: %w", err)
+	}
+	return nil
+}
+
 func within(limit time.Duration, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -193,9 +209,6 @@ func makeGrantKey(private, public string) (ed25519.PrivateKey, error) {
 	}
 	publicDER, err := x509.MarshalPKIXPublicKey(publicKey)
 	if err != nil {
-		return nil, fmt.Errorf("make grant key: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(private), 0o700); err != nil {
 		return nil, fmt.Errorf("make grant key: %w", err)
 	}
 	// The private key last: it is what says that there is a pair.

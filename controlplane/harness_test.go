@@ -50,12 +50,19 @@ func start(t *testing.T) *plane {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	p := &plane{t: t, dir: dir}
-	if p.authority, err = ca.Open(filepath.Join(dir, "ca")); err != nil {
-		t.Fatal(err)
+	p.begin()
+	return p
+}
+
+// begin makes the authority and runs the control plane.
+func (p *plane) begin() {
+	p.t.Helper()
+	var err error
+	if p.authority, err = ca.Open(p.path("ca")); err != nil {
+		p.t.Fatal(err)
 	}
 	p.issue(identity.Identity{Kind: identity.ControlPlane}, "plane", time.Hour)
 	p.run()
-	return p
 }
 
 // run runs it, again if it has run before.

@@ -12,15 +12,20 @@ import (
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
 )
 
-// defaultPage is how many records are listed if no number is asked for.
-const defaultPage = 1000
+const (
+	// defaultPage is how many records are listed if no number is asked for.
+	defaultPage = 1000
+	// pageBytes is how long a list gets before it ends early: a record more, and it still fits a message of gRPC's own limit.
+	pageBytes = 2 << 20
+)
 
 type auditService struct {
 	keyholev1.UnimplementedAuditServiceServer
 	s *Server
 }
 
-// ListRecords reads the log from a record on. Of one session only its records count towards the limit.
+// ListRecords reads the log from a record on. Of one session only its records count towards the limit. A page may be shorter than
+// was asked for; one without records is behind the last.
 func (a auditService) ListRecords(ctx context.Context, request *keyholev1.ListRecordsRequest) (*keyholev1.ListRecordsResponse, error) {
 	size, err := a.s.Log.Size(ctx)
 	if err != nil {
@@ -31,6 +36,7 @@ func (a auditService) ListRecords(ctx context.Context, request *keyholev1.ListRe
 		limit = defaultPage
 	}
 	response := &keyholev1.ListRecordsResponse{Size: size}
+	bytes := 0
 	for record, err := range a.s.Log.Records(ctx, request.GetStart(), size) {
 		if err != nil {
 			return nil, err
@@ -41,7 +47,7 @@ func (a auditService) ListRecords(ctx context.Context, request *keyholev1.ListRe
 			}
 		}
 		response.Records = append(response.Records, &keyholev1.AuditRecord{Index: record.Index, Data: record.Data})
-		if len(response.GetRecords()) == limit {
+		if bytes += len(record.Data); bytes > pageBytes || len(response.GetRecords()) == limit {
 			break
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"log/slog"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -48,6 +47,7 @@ func newRecorder(log *tlog.Log, logger *slog.Logger) *recorder {
 
 // close ends the recorder when what it began is durable.
 func (r *recorder) close() {
+	r.tellSkipped()
 	close(r.done)
 	r.work.Wait()
 }
@@ -81,9 +81,6 @@ func (r *recorder) append(record audit.Record) {
 	default:
 	}
 	record.Time = time.Now()
-	for name, text := range record.Details {
-		record.Details[name] = strings.ToValidUTF8(text, "\uFFFD")
-	}
 	r.work.Go(func() {
 		if _, err := r.log.Append(context.Background(), &record); err != nil {
 			r.logger.Error("a denial is not on record", "error", err)
@@ -111,7 +108,7 @@ func (r *recorder) tellSkipped() {
 	for who, a := range r.actors {
 		if a.skipped > 0 {
 			r.append(audit.Record{Kind: audit.Denied, Details: map[string]string{
-				"who": who, "count": strconv.FormatUint(a.skipped, 10), "why": "so many more in the last " + tellSkipped.String(),
+				"who": who, "count": strconv.FormatUint(a.skipped, 10), "why": "so many more within " + tellSkipped.String(),
 			}})
 			a.skipped = 0
 		} else {
