@@ -105,7 +105,7 @@ func TestQuestionsToANode(t *testing.T) {
 func TestCertificateExpiresOnAnOpenConnection(t *testing.T) {
 	p := start(t)
 	p.user("ada")
-	p.issue(identity.Identity{Kind: identity.User, Name: "brief"}, "brief", 4*time.Second)
+	p.issue(identity.Identity{Kind: identity.User, Name: "brief"}, "brief", 6*time.Second)
 	user := keyholev1.NewProbeServiceClient(p.dial("brief"))
 	list := func() string {
 		_, err := user.ListNodes(t.Context(), &keyholev1.ListNodesRequest{})

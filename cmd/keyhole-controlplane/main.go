@@ -41,7 +41,7 @@ variables say, and nowhere without them.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+			c.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			c.Ready = func(address string) { c.Logger.Info("ready", "address", address) }
 			return controlplane.Run(cmd.Context(), c)
 		},

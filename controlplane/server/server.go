@@ -94,7 +94,6 @@ func (s *Server) newGRPC(creds credentials.TransportCredentials) (*grpc.Server, 
 		grpc.UnknownServiceHandler(unknown), // by way of the interceptors too
 		grpc.StatsHandler(endings{s}),
 		grpc.WaitForHandlers(true), // what they stand on is closed next
-		grpc.SharedWriteBuffer(true),
 		grpc.ReadBufferSize(buffer),
 		grpc.WriteBufferSize(buffer),
 		grpc.MaxRecvMsgSize(maxMessage),
