@@ -38,11 +38,10 @@ const (
 // Data is the debug information of one executable. Its methods are not safe for concurrent use.
 type Data struct {
 	dwarf    *dwarf.Data
-	info     []byte
+	sections map[string][]byte
 	versions map[dwarf.Offset]uint8 // of compile units, by the offset of their first entry
 	loc2     *loclist.Dwarf2Reader
 	loc5     *loclist.Dwarf5Reader
-	lists    []byte // .debug_loclists
 	addr     *godwarf.DebugAddrSection
 	units    map[dwarf.Offset]*unit
 	types    map[dwarf.Offset]*Type
@@ -86,18 +85,19 @@ func Load(f *objfile.File) (*Data, error) {
 	if first != nil {
 		return nil, first
 	}
-	d := &Data{
-		info: sections[".debug_info"], lists: sections[".debug_loclists"],
-		units: make(map[dwarf.Offset]*unit), types: make(map[dwarf.Offset]*Type),
-	}
-	err := objfile.Barrier("read debug information", func() error { return d.parse(sections) })
-	if err != nil {
+	d := newData(sections)
+	if err := objfile.Barrier("read debug information", d.parse); err != nil {
 		return nil, fmt.Errorf("read debug information: %w", err)
 	}
 	return d, nil
 }
 
-func (d *Data) parse(s map[string][]byte) error {
+func newData(sections map[string][]byte) *Data {
+	return &Data{sections: sections, units: make(map[dwarf.Offset]*unit), types: make(map[dwarf.Offset]*Type)}
+}
+
+func (d *Data) parse() error {
+	s := d.sections
 	var err error
 	d.dwarf, err = dwarf.New(s[".debug_abbrev"], nil, nil, s[".debug_info"], s[".debug_line"], nil, s[".debug_ranges"], s[".debug_str"])
 	if err != nil {
@@ -110,12 +110,12 @@ func (d *Data) parse(s map[string][]byte) error {
 			}
 		}
 	}
-	d.versions = delve.ReadUnitVersions(d.info)
+	d.versions = delve.ReadUnitVersions(s[".debug_info"])
 	d.addr = godwarf.ParseAddr(s[".debug_addr"])
 	if b := s[".debug_loc"]; len(b) > 0 {
 		d.loc2 = loclist.NewDwarf2Reader(b, addressSize)
 	}
-	d.loc5 = loclist.NewDwarf5Reader(d.lists)
+	d.loc5 = loclist.NewDwarf5Reader(s[".debug_loclists"])
 	return nil
 }
 

@@ -29,14 +29,19 @@ func ReadFrames(f *objfile.File) *Frames {
 	s.debug = section(f, ".debug_frame", nil)
 	s.eh = section(f, ".eh_frame", &s.ehAddress)
 	s.index = section(f, ".eh_frame_hdr", &s.indexAddress)
-	// The form that linkers write: version 1, an offset to .eh_frame, a count, and pairs of offsets from the section, sorted.
+	s.readIndex()
+	return &s
+}
+
+// readIndex finds the table in the index, if it has the form that linkers write: version 1, an offset to .eh_frame, a count, and pairs of offsets
+// from the section, sorted.
+func (s *Frames) readIndex() {
 	if len(s.index) >= 12 && s.index[0] == 1 && s.index[1] == 0x1b && s.index[2] == 0x03 && s.index[3] == 0x3b {
 		n := binary.LittleEndian.Uint32(s.index[8:])
 		if uint64(n) <= uint64(len(s.index)-12)/8 {
 			s.indexOf, s.count = 12, int(n)
 		}
 	}
-	return &s
 }
 
 func section(f *objfile.File, name string, address *uint64) []byte {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/go-delve/delve/pkg/dwarf/leb128"
 	"github.com/go-delve/delve/pkg/dwarf/op"
+
+	"github.com/keyhole-dev/keyhole/internal/objfile"
 )
 
 // LocationKind says what a Location is.
@@ -78,10 +80,19 @@ func evaluate(expr []byte, c *context) (Location, error) {
 
 // pieces runs a location expression symbolically: no register has a value yet. The result has one location for a whole
 // variable, or one for each DW_OP_piece in order, in which LocationNone stands for bytes that are kept nowhere.
-func pieces(expr []byte, c *context) ([]Location, error) {
+func pieces(expr []byte, c *context) (all []Location, err error) {
 	if len(expr) == 0 {
 		return []Location{{Kind: LocationNone}}, nil
 	}
+	// delve's numbers panic where they are cut off.
+	err = objfile.Barrier("run location", func() error {
+		all, err = runPieces(expr, c)
+		return err
+	})
+	return all, err
+}
+
+func runPieces(expr []byte, c *context) ([]Location, error) {
 	var (
 		m   = machine{buf: bytes.NewBuffer(expr), context: c}
 		all []Location
@@ -293,6 +304,14 @@ func (m *machine) entryValue() error {
 // expressionAt returns the expression that an attribute (DW_AT_location, DW_AT_frame_base) has at an instruction. ok is
 // false where the list of a location says nothing about it.
 func (d *Data) expressionAt(u *unit, e *dwarf.Entry, attr dwarf.Attr, pc uint64) (expr []byte, isList, ok bool, err error) {
+	err = objfile.Barrier("look location up", func() error {
+		expr, isList, ok, err = d.lookUp(u, e, attr, pc)
+		return err
+	})
+	return expr, isList, ok, err
+}
+
+func (d *Data) lookUp(u *unit, e *dwarf.Entry, attr dwarf.Attr, pc uint64) (expr []byte, isList, ok bool, err error) {
 	field := e.AttrField(attr)
 	if field == nil {
 		return nil, false, false, nil
@@ -340,8 +359,9 @@ func (d *Data) listOffset(u *unit, index uint64) (int64, error) {
 		base = 12 // behind the header of the only table
 	}
 	at := uint64(base) + 4*index
-	if index > 1<<28 || at+4 > uint64(len(d.lists)) {
+	lists := d.sections[".debug_loclists"]
+	if index > 1<<28 || at+4 > uint64(len(lists)) {
 		return 0, fmt.Errorf("location list %d lies outside of its section", index)
 	}
-	return base + int64(binary.LittleEndian.Uint32(d.lists[at:])), nil
+	return base + int64(binary.LittleEndian.Uint32(lists[at:])), nil
 }

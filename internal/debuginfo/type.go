@@ -354,6 +354,11 @@ func (d *Data) array(t *Type, r *dwarf.Reader, e *dwarf.Entry, depth int) error 
 	if dimensions > 1 {
 		t.Kind, t.What = KindOther, "array of several dimensions"
 	}
+	if t.Size == 0 && t.Count > 0 && t.hasElem {
+		if elem, err := d.readType(t.elem, t.language, depth-1); err == nil && elem.Size > 0 && elem.Size < 1<<40/t.Count {
+			t.Size = elem.Size * t.Count
+		}
+	}
 	if t.language != languageGo && t.hasElem {
 		t.Name = d.nameOf(t.elem, depth-1) + "[" + strconv.FormatInt(t.Count, 10) + "]"
 	}
