@@ -28,7 +28,7 @@ import (
 // TestMain is also every process that an agent consists of.
 func TestMain(m *testing.M) {
 	privsep.Main(privsep.Roles{Agent: Role})
-	testkit.Main(m)
+	testkit.MainAlone(m)
 }
 
 func TestWaitUntil(t *testing.T) {

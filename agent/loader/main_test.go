@@ -18,7 +18,7 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/testkit/hot"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+func TestMain(m *testing.M) { testkit.MainAlone(m) }
 
 // A request is what a test asks of a probe. The zero value of everything but the function is a default.
 type request struct {

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(filteredEnvironment); name != "" {
 		filteredMain(name)
 	}
-	testkit.Main(m)
+	testkit.MainAlone(m)
 }
 
 func parentMain(options string) {

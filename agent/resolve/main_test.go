@@ -13,7 +13,7 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+func TestMain(m *testing.M) { testkit.MainAlone(m) }
 
 // inputOf looks at a running process as the monitor does.
 func inputOf(t testing.TB, pid int) Input {

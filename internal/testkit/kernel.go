@@ -33,7 +33,7 @@ func RequireRoot(t testing.TB) {
 
 // KernelObjects names the eBPF programs and maps with our prefix, and the links of such programs, that the kernel
 // holds now, whoever made them: "prog 17 kh_uprobe". It needs CAP_SYS_ADMIN. Packages that load programs are tested
-// one after another, so that what is seen here belongs to the caller.
+// one after another (MainAlone), so that what is seen here belongs to the caller.
 func KernelObjects(t testing.TB) []string {
 	t.Helper()
 	var objects []string

@@ -8,11 +8,13 @@ package testkit
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 // settle is how long Main waits for what was closed asynchronously before it calls it a leak.
@@ -26,6 +28,24 @@ const settle = 2 * time.Second
 // The options excuse goroutines that a library starts once and never ends.
 func Main(m *testing.M, options ...goleak.Option) {
 	os.Exit(run(m, options))
+}
+
+// MainAlone is Main for packages that put probes into the kernel: one at a time on this machine, also of several test runs, since
+// they count what the whole kernel holds.
+func MainAlone(m *testing.M, options ...goleak.Option) {
+	const path = "/tmp/keyhole-kernel-tests.lock"
+	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err == nil {
+		// Held until the process ends.
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "testkit: wait for other tests: %s: %v\n", path, err)
+		os.Exit(1)
+	}
+	code := run(m, options)
+	runtime.KeepAlive(lock) // a collected file is closed, and the lock with it
+	os.Exit(code)
 }
 
 func run(m *testing.M, options []goleak.Option) int {

@@ -22,7 +22,7 @@ import (
 
 var full = flag.Bool("full", false, "measure long enough for figures that mean something, and print the table")
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+func TestMain(m *testing.M) { testkit.MainAlone(m) }
 
 // A size is how much is measured.
 type size struct {

@@ -17,7 +17,7 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+func TestMain(m *testing.M) { testkit.MainAlone(m) }
 
 // A session is a terminal at work on one document.
 type session struct {

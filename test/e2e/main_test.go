@@ -9,4 +9,4 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+func TestMain(m *testing.M) { testkit.MainAlone(m) }

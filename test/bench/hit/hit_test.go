@@ -9,7 +9,7 @@ import (
 	"github.com/keyhole-dev/keyhole/test/bench/hit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+func TestMain(m *testing.M) { testkit.MainAlone(m) }
 
 func TestMeasure(t *testing.T) {
 	testkit.RequireRoot(t)
