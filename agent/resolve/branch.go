@@ -110,7 +110,7 @@ func (r *reach) everyByte(s span) error {
 	for at := range s.text {
 		b := s.text[at:]
 		pc := s.address + uint64(at)
-		length := 0
+		var length int
 		switch {
 		case len(b) >= 2 && (b[0]&0xf0 == 0x70 || b[0] == 0xeb || b[0]&0xfc == 0xe0): // Jcc, JMP, LOOP and JRCXZ, 8 bits
 			length = 2

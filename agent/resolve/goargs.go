@@ -44,7 +44,7 @@ type goShape struct {
 // goPieces is where an argument of a Go function is: as the debug information says, if Go's calling convention says the same. Both have to,
 // for each is wrong at times. The compiler (1.26 too) leaves padding out of the pieces of a struct, and where it keeps one word
 // of several it names that one's place as if it were the whole; and the convention does not know what the compiler changed.
-func (v *values) goPieces(p debuginfo.Parameter, t *debuginfo.Type, locations []debuginfo.Location) ([]piece, error) {
+func (v *values) goPieces(p debuginfo.Parameter, locations []debuginfo.Location) ([]piece, error) {
 	if len(locations) == 1 && locations[0].Kind == debuginfo.LocationNone {
 		return []piece{v.piece(locations[0])}, nil
 	}

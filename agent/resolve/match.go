@@ -222,12 +222,16 @@ func (p *program) candidate(f function, among []function) string {
 }
 
 func (p *program) stripped() error {
-	how := "install its debug symbols into the file, or build it without -s"
-	if p.isGo {
-		how = `build it without -ldflags="-s -w"`
-	}
 	return problem.New(problem.FailedPrecondition, "%s is stripped: it has neither debug information nor a symbol table, so that no function can be found; %s",
-		p.identity.Path, how)
+		p.identity.Path, howToKeep(p.isGo))
+}
+
+// howToKeep says what to do about a file without names.
+func howToKeep(isGo bool) string {
+	if isGo {
+		return `build it without -ldflags="-s -w"`
+	}
+	return "build it with -g and do not strip it"
 }
 
 // notFound tells a function that was inlined everywhere from one that is not there.
@@ -242,6 +246,9 @@ func (p *program) notFound(text string, pat pattern) error {
 		}
 	}
 	e := problem.New(problem.NotFound, "no function %q in %s", text, path.Base(p.identity.Path))
+	if p.debug == nil && !p.isGo && !p.file.HasSection(".symtab") {
+		e.Message += ", which is stripped: only what it exports is known; " + howToKeep(p.isGo)
+	}
 	e.Candidates = p.nearest(pat)
 	if len(e.Candidates) > 0 {
 		e.Message += "; the nearest: " + strings.Join(e.Candidates[:min(len(e.Candidates), 3)], ", ")

@@ -143,7 +143,7 @@ func (v *values) locate(p debuginfo.Parameter, t *debuginfo.Type) (place, *missi
 	var pl place
 	switch {
 	case v.function.debug.IsGo:
-		pl.pieces, err = v.goPieces(p, t, locations)
+		pl.pieces, err = v.goPieces(p, locations)
 	case fixed:
 		pl.pieces, err = v.atSite(p, t, locations)
 	default:

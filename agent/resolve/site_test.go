@@ -7,6 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/arch/x86/x86asm"
+
+	"github.com/keyhole-dev/keyhole/internal/debuginfo"
+	"github.com/keyhole-dev/keyhole/internal/objfile"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
 
@@ -125,4 +129,35 @@ func TestAllFunctions(t *testing.T) {
 	if all < 1000 || behind < all/2 || refused > all/50 {
 		t.Errorf("%d functions, %d behind the stack check, %d refused", all, behind, refused)
 	}
+}
+
+// FuzzCode takes any bytes for a function: a site is never where a branch of it leads.
+func FuzzCode(f *testing.F) {
+	f.Add([]byte{0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3})
+	f.Add([]byte{0xc6, 0x07, 0x01, 0x48, 0xff, 0xc7, 0x75, 0xf8, 0xc3})
+	f.Fuzz(func(t *testing.T, text []byte) {
+		const low = 0x400000
+		p := &program{isGo: true, frames: &debuginfo.Frames{}, relocations: map[uint64]uint64{0: 0}, file: &objfile.File{}}
+		c := &code{p: p, isGo: true, spans: []span{{low, text}}}
+		err := objfile.Barrier("prove", func() error {
+			site, err := c.site()
+			if err != nil {
+				return nil //nolint:nilerr // refusing is always right
+			}
+			for at := 0; at < len(text); {
+				i, ok := decode(text[at:])
+				if !ok {
+					break
+				}
+				to, direct := branchTarget(i, low+uint64(at))
+				if direct && i.Op != x86asm.CALL && to == site.Address && !strings.Contains(site.Where, "counts twice") {
+					t.Errorf("+%#x of % x leads to %+v", at, text, site)
+				}
+				at += i.Len
+			}
+			return nil
+		})
+		_ = err // a function that refers to memory: there is no file here
+		readPrologue(text)
+	})
 }

@@ -311,7 +311,6 @@ func parseCall(t *testing.T, line string) call {
 		if !ok {
 			t.Fatalf("unexpected %q in %q", rest, line)
 		}
-		rest = ""
 		if quoted, err := strconv.QuotedPrefix(value); err == nil {
 			rest = strings.TrimPrefix(value[len(quoted):], " ")
 			text, _ := strconv.Unquote(quoted)

@@ -85,7 +85,7 @@ func round() {
 	Huge(3, "huge")
 	say("Opaque", "n", 31, "f", 1.5)
 	Opaque(user, map[string]int{}, make(chan int), func() {}, 1.5, 31)
-	total = Inlined(total)
+	total = Inlined(total) + *kept
 	// It begins on a small stack, which grows on the way: each call must still be one hit.
 	say("Deep", "n", 200)
 	Deep(200)
