@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"reflect"
 	"strconv"
+	"strings"
 
 	"github.com/go-delve/delve/pkg/dwarf/godwarf"
 )
@@ -188,7 +189,11 @@ func (d *Data) readType(off dwarf.Offset, language int64, depth int) (*Type, err
 		if language != languageGo {
 			t.Name = "void *"
 			if t.hasElem {
-				t.Name = d.nameOf(t.elem, depth-1) + " *"
+				t.Name = d.nameOf(t.elem, depth-1)
+				if !strings.HasSuffix(t.Name, "*") {
+					t.Name += " "
+				}
+				t.Name += "*"
 			}
 		}
 	case dwarf.TagStructType, dwarf.TagClassType, dwarf.TagUnionType:
