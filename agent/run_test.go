@@ -277,7 +277,9 @@ func TestSessionEndsAtItsDeadline(t *testing.T) {
 	if report.GetSummary().GetEndedBy() != "deadline" || report.GetSummary().GetHits() != 3 {
 		t.Errorf("summary: %v", report.GetSummary())
 	}
-	if took := report.GetEnded().AsTime().Sub(begun); took < 900*time.Millisecond || took > 3*time.Second {
+	// The deadline is fixed before the holder loads; that it is attached is noted when it has become a reader, which takes a
+	// race build a while.
+	if took := report.GetEnded().AsTime().Sub(begun); took < 500*time.Millisecond || took > 3*time.Second {
 		t.Errorf("it took %v; its TTL is a second", took)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 )
@@ -85,6 +86,16 @@ func (c *witnessed) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if alert, ok := errors.AsType[*net.OpError](err); ok {
 		c.witness.note(alert)
+	}
+	return n, err
+}
+
+// Write looks, where it fails, for the alert that the other side may have sent before it closed the connection: gRPC writes
+// first and reads only what it could write to.
+func (c *witnessed) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err != nil && c.SetReadDeadline(time.Now().Add(time.Second)) == nil {
+		_, _ = c.Read(make([]byte, 1)) // Read takes note
 	}
 	return n, err
 }

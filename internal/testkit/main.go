@@ -42,7 +42,7 @@ func MainAlone(m *testing.M, options ...goleak.Option) {
 		// Held until the process ends.
 		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
 	}
-	if err != nil {
+	if err != nil && os.Geteuid() == 0 { // without privilege nothing gets into the kernel
 		fmt.Fprintf(os.Stderr, "testkit: wait for other tests: %s: %v\n", path, err)
 		os.Exit(1)
 	}

@@ -59,6 +59,9 @@ func run(ctx context.Context, o options) error {
 	}
 	defer client.CloseIdleConnections()
 
+	if err := awaitShop(ctx, client, o.address); err != nil {
+		return err
+	}
 	begin := time.Now()
 	answers := make([][sha256.Size]byte, o.requests)
 	var next, refused atomic.Int64
@@ -95,6 +98,24 @@ func run(ctx context.Context, o options) error {
 	}
 	fmt.Printf("answers %d refused %d digest sha256:%x\n", o.requests, refused.Load(), digest.Sum(nil))
 	return nil
+}
+
+// awaitShop waits a few seconds for a shop that was started just before.
+func awaitShop(ctx context.Context, client *http.Client, address string) error {
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/health", nil)
+		if err != nil {
+			return err
+		}
+		response, err := client.Do(request)
+		if err == nil {
+			return response.Body.Close()
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return err
+		}
+		wait(ctx, time.Now().Add(50*time.Millisecond))
+	}
 }
 
 func wait(ctx context.Context, until time.Time) {
