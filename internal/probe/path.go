@@ -40,6 +40,16 @@ func ParsePath(path string) ([]string, error) {
 	return names, nil
 }
 
+// Canonical is the one way in which a path is written once it is a request's: len(c.items) is c.items.len, so that rules and
+// redactions for c.items speak of it too. What is no path is left as it is, for validation to refuse.
+func Canonical(path string) string {
+	names, err := ParsePath(path)
+	if err != nil {
+		return path
+	}
+	return strings.Join(names, ".")
+}
+
 func isIndex(name string) bool {
 	return len(name) <= 9 && strings.Trim(name, "0123456789") == ""
 }

@@ -146,6 +146,7 @@ func TestParseWhere(t *testing.T) {
 		"qty>=0x10":                 {{"qty", GreaterOrEqual, number(16)}},
 		" a.b<0b11 &&\tc<=0o17 ":    {{"a.b", Less, number(3)}, {"c", LessOrEqual, number(15)}},
 		"n == -5":                   {{"n", Equal, Literal{Kind: Integer, Negative: true, Magnitude: 5}}},
+		"len(c.items) > 1":          {{"c.items.len", Greater, number(1)}},
 		"n != -0":                   {{"n", NotEqual, number(0)}},
 		"n == 18446744073709551615": {{"n", Equal, number(math.MaxUint64)}},
 		"n == -9223372036854775808": {{"n", Equal, Literal{Kind: Integer, Negative: true, Magnitude: 1 << 63}}},

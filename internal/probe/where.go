@@ -138,7 +138,7 @@ func (p *whereParser) condition() (Condition, error) {
 	if _, err := ParsePath(path); err != nil {
 		return c, err
 	}
-	c.Path = path
+	c.Path = Canonical(path)
 	p.at += end
 	p.space()
 	for _, op := range ops {

@@ -21,10 +21,9 @@ func FromSpec(m *keyholev1.Spec) (*probe.Spec, error) {
 		return nil, err
 	}
 	spec := probe.Spec{
-		Target:    target,
-		Function:  m.GetFunction(),
-		Arguments: m.GetArguments(),
-		Where:     m.GetWhere(),
+		Target:   target,
+		Function: m.GetFunction(),
+		Where:    m.GetWhere(),
 		Limits: probe.Limits{
 			TTL:        m.GetLimits().GetTtl().AsDuration(),
 			MaxHits:    m.GetLimits().GetMaxHits(),
@@ -35,8 +34,11 @@ func FromSpec(m *keyholev1.Spec) (*probe.Spec, error) {
 		},
 		Reason: m.GetReason(),
 	}
+	for _, path := range m.GetArguments() {
+		spec.Arguments = append(spec.Arguments, probe.Canonical(path))
+	}
 	for _, r := range m.GetRedact() {
-		spec.Redact = append(spec.Redact, probe.Redaction{Path: r.GetPath(), Action: r.GetAction()})
+		spec.Redact = append(spec.Redact, probe.Redaction{Path: probe.Canonical(r.GetPath()), Action: r.GetAction()})
 	}
 	spec = spec.WithDefaults()
 	if err := spec.Validate(); err != nil {

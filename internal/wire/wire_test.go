@@ -41,6 +41,25 @@ func TestSpecRoundTrip(t *testing.T) {
 	}
 }
 
+// TestPathsAreWrittenInOneWay: rules and redactions for u.tags speak of the length of u.tags, however it was asked for.
+func TestPathsAreWrittenInOneWay(t *testing.T) {
+	got, err := FromSpec(&keyholev1.Spec{
+		Target: &keyholev1.Selector{Target: &keyholev1.Selector_Pid{Pid: 1}}, Function: "f", Reason: "r",
+		Arguments: []string{"len(u.tags)", "n"}, Redact: []*keyholev1.Redaction{{Path: "len(u.tags)", Action: "drop"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"u.tags.len", "n"}; !reflect.DeepEqual(got.Arguments, want) || got.Redact[0].Path != want[0] {
+		t.Errorf("got the paths %q and %q, want %q", got.Arguments, got.Redact[0].Path, want)
+	}
+	if _, err := FromSpec(&keyholev1.Spec{
+		Target: &keyholev1.Selector{Target: &keyholev1.Selector_Pid{Pid: 1}}, Function: "f", Reason: "r", Arguments: []string{"len(a)", "a.len"},
+	}); err == nil {
+		t.Error("one value may be asked for twice, in two ways")
+	}
+}
+
 func TestSpecIsValidated(t *testing.T) {
 	valid := probe.Spec{Target: probe.Selector{Kind: probe.SelectPID, PID: 1}, Function: "f", Reason: "r"}
 	for name, change := range map[string]func(*keyholev1.Spec){
