@@ -16,9 +16,10 @@ struct kh_hit {
 	enum kh_reason reason[KH_MAX_SLOTS];
 };
 
-static __always_inline __u32 kh_min(__u32 a, __u32 b)
+/* What may leave of n bytes as a prefix or a suffix: nothing if that would be all of them. */
+static __always_inline __u32 kh_part(__u32 n, __u32 part)
 {
-	return a < b ? a : b;
+	return part < n ? part : 0;
 }
 
 /* The low width bytes. */
@@ -293,10 +294,10 @@ static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, s
 	case KH_KEEP:
 		break;
 	case KH_PREFIX:
-		n = kh_min(n, part);
+		n = kh_part(n, part);
 		break;
 	case KH_SUFFIX:
-		part = kh_min(n, part);
+		part = kh_part(n, part);
 		from += n - part;
 		n = v.truncated ? 0 : part;
 		break;
@@ -352,7 +353,7 @@ static __always_inline struct kh_leaving kh_op_cstr(const struct kh_hit *hit, st
 		got = cap;
 	}
 	v.length = got;
-	part = kh_min(got, part);
+	part = kh_part(got, part);
 	switch (op->action) {
 	case KH_KEEP:
 		v.n = got;

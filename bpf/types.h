@@ -36,8 +36,8 @@ enum __attribute__((packed)) kh_action {
 	KH_KEEP = 0,
 	KH_LENGTH = 1, /* only the length, in the value's header */
 	KH_DIGEST = 2, /* 8 bytes: SipHash-2-4 under the session's key */
-	KH_PREFIX = 3, /* the first aux bytes */
-	KH_SUFFIX = 4, /* the last aux bytes; of a truncated value nothing, since its end was not read */
+	KH_PREFIX = 3, /* the first aux bytes; nothing of a value that has no more */
+	KH_SUFFIX = 4, /* the last aux bytes, likewise; of a truncated value nothing, since its end was not read */
 };
 
 /* Comparisons of KH_OP_IF_*, in op.n for IF_INT and in op.arg for IF_BYTES and IF_CSTR (there only EQ and NE). */

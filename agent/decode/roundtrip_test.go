@@ -204,14 +204,14 @@ func lookAtText(r *plantest.Request, v *target.Value, a redact.Action, hit *plan
 			b = nil
 			out.Truncated = length >= math.MaxUint32
 		case redact.Prefix:
-			b = b[:min(len(b), a.N)]
+			b = b[:partOf(len(b), a.N)]
 		case redact.Suffix:
+			part := partOf(len(b), a.N)
 			if out.Truncated {
-				b = nil
-			} else if len(b) > a.N {
-				from += uint64(len(b) - a.N)
-				b = b[:a.N]
+				part = 0
 			}
+			from += uint64(len(b) - part)
+			b = b[:part]
 		}
 		ok = hit.Memory.Read(b, from)
 	}
@@ -227,12 +227,16 @@ func lookAtText(r *plantest.Request, v *target.Value, a redact.Action, hit *plan
 		out.Value = fmt.Sprintf("%016x", plantest.SipHash(hit.Key, b))
 		return
 	case redact.Prefix:
-		b = b[:min(len(b), a.N)]
+		if v.Kind == target.KindCString { // the others are read as they leave
+			b = b[:partOf(len(b), a.N)]
+		}
 	case redact.Suffix:
 		if out.Truncated {
 			b = nil
 		}
-		b = b[max(0, len(b)-a.N):]
+		if v.Kind == target.KindCString {
+			b = b[len(b)-partOf(len(b), a.N):]
+		}
 	}
 	if v.Kind == target.KindBytes {
 		out.Value = base64.StdEncoding.EncodeToString(b)
@@ -307,4 +311,12 @@ func one(v *target.Value, c probe.Condition, hit *plantest.Hit) bool {
 		equal = string(b) == c.Literal.Text
 	}
 	return equal == (c.Op == probe.Equal)
+}
+
+// partOf is how many of n bytes a prefix or suffix of so many lets out: none if that would be all of them.
+func partOf(n, part int) int {
+	if part < n {
+		return part
+	}
+	return 0
 }

@@ -19,14 +19,18 @@ func leaves(a redact.Action, key [2]uint64, text string, limit int, terminated b
 	if len(text) > limit {
 		mark = "…"
 	}
+	part := a.N
+	if part >= len(kept) {
+		part = 0 // it would be all of it
+	}
 	switch a.Kind {
 	case redact.Prefix:
-		return kept[:min(len(kept), a.N)] + mark
+		return kept[:part] + mark
 	case redact.Suffix:
 		if mark != "" {
 			return mark // its end was not read
 		}
-		return kept[len(kept)-min(len(kept), a.N):]
+		return kept[len(kept)-part:]
 	case redact.Digest:
 		return fmt.Sprintf("%016x", sipHash(key, []byte(kept))) + mark
 	case redact.Length:

@@ -128,9 +128,14 @@ func TestActions(t *testing.T) {
 		// of a string of 16 bytes, of 2, and of 65 where 64 are read
 		{"keep", value, "ab", strings.Repeat("abcdefghijklmnopqrstuvwxyz", 3)[:64] + "…"},
 		{"length", "16", "2", ""}, // for long strings see below
-		{"prefix:3", "424", "ab", "abc…"},
-		{"suffix:4", "1881", "ab", "…"},
-		{"suffix:11", value[5:], "ab", "…"},
+		{"prefix:3", "424", "", "abc…"},
+		{"prefix:2", "42", "", "ab…"}, // as long as the short one: all of it would leave
+		{"prefix:1", "4", "a", "a…"},
+		{"suffix:4", "1881", "", "…"},
+		{"suffix:2", "81", "", "…"},
+		{"suffix:1", "1", "b", "…"},
+		{"suffix:11", value[5:], "", "…"},
+		{"suffix:16", "", "", "…"},
 		{"drop", "<redacted>", "<redacted>", "<redacted>"},
 	} {
 		for _, function := range []string{"hot_pair", "hot_text"} {

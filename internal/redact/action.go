@@ -17,8 +17,8 @@ type Kind uint8
 // The kinds of action.
 const (
 	Keep   Kind = iota + 1 // the value
-	Prefix                 // its first N bytes; all of a value that has no more
-	Suffix                 // its last N bytes; all of a value that has no more
+	Prefix                 // its first N bytes; nothing of a value that has no more
+	Suffix                 // its last N bytes; nothing of a value that has no more
 	Digest                 // a keyed hash of it: equal values have equal digests within one attachment
 	Length                 // its length in bytes
 	Drop                   // nothing: it is not even read

@@ -241,9 +241,9 @@ func (m *machine) bytes(op plan.Op) leaving {
 	case plan.ActLength:
 		return v
 	case plan.ActPrefix:
-		n = min(n, part)
+		n = partOf(n, part)
 	case plan.ActSuffix:
-		part = min(n, part)
+		part = partOf(n, part)
 		from += n - part
 		n = part
 		if v.truncated {
@@ -275,7 +275,7 @@ func (m *machine) cString(op plan.Op) leaving {
 	v := leaving{truncated: len(got) > int(op.N)}
 	got = got[:min(len(got), int(op.N))]
 	v.length = uint64(len(got))
-	part := min(len(got), int(op.Aux))
+	part := partOf(uint64(len(got)), uint64(op.Aux))
 	switch op.Action {
 	case plan.ActKeep:
 		v.bytes = got
@@ -285,10 +285,18 @@ func (m *machine) cString(op plan.Op) leaving {
 		v.bytes = got[:part]
 	case plan.ActSuffix:
 		if !v.truncated {
-			v.bytes = got[len(got)-part:]
+			v.bytes = got[uint64(len(got))-part:]
 		}
 	}
 	return v
+}
+
+// partOf is what may leave of n bytes as a prefix or a suffix: nothing if that would be all of them.
+func partOf(n, part uint64) uint64 {
+	if part < n {
+		return part
+	}
+	return 0
 }
 
 // SipHash is SipHash-2-4 (Aumasson and Bernstein, 2012) of b under a key of two little-endian words.
