@@ -20,6 +20,7 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/redact"
+	"github.com/keyhole-dev/keyhole/internal/target"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 	"github.com/keyhole-dev/keyhole/internal/testkit/planetest"
 	"github.com/keyhole-dev/keyhole/internal/wire"
@@ -337,5 +338,13 @@ func TestCloseWithoutStream(t *testing.T) {
 	l.Close(10 * time.Second)
 	if d := time.Since(begun); d > 5*time.Second {
 		t.Errorf("Close took %v", d)
+	}
+}
+
+// TestNotesReachWhoAsked: what could not be read, or was left out, is said in the answer.
+func TestNotesReachWhoAsked(t *testing.T) {
+	note := "no debug information describes this function"
+	if got := toExplanation("n1", &Explanation{Target: &target.Target{Notes: []string{note}}}).GetNotes(); len(got) != 1 || got[0] != note {
+		t.Errorf("the notes are %q, want %q", got, note)
 	}
 }

@@ -140,7 +140,7 @@ func toExplanation(node string, e *Explanation) *keyholev1.ExplainResponse {
 		Process: e.Process, Executable: t.Identity.Path, BuildId: t.Identity.BuildID, Language: t.Identity.Language, Arch: t.Identity.Arch,
 		Sites: toSites(t.Identity.PID, t.Sites), Fields: toFields(e.Fields), InlinedSum: int32(t.Function.InlinedSum),
 		OtherProcesses: int32(t.OtherProcesses), Limits: wire.ToLimits(e.Limits), PolicyDigest: e.PolicyDigest, PlanDigest: e.PlanDigest,
-		Listing: e.Listing, RecordBytes: uint32(e.RecordBytes), Conditions: e.Conditions,
+		Listing: e.Listing, RecordBytes: uint32(e.RecordBytes), Conditions: e.Conditions, Notes: t.Notes,
 	}
 	for _, p := range t.Function.InlinedAt {
 		m.InlinedAt = append(m.InlinedAt, placeText(p))

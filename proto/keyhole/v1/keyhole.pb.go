@@ -1977,6 +1977,7 @@ type ExplainResponse struct {
 	Listing        string                 `protobuf:"bytes,19,opt,name=listing,proto3" json:"listing,omitempty"`                             // the ops, one a line
 	RecordBytes    uint32                 `protobuf:"varint,20,opt,name=record_bytes,json=recordBytes,proto3" json:"record_bytes,omitempty"` // the longest record
 	Conditions     []string               `protobuf:"bytes,21,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	Notes          []string               `protobuf:"bytes,22,rep,name=notes,proto3" json:"notes,omitempty"` // for people: what cannot be read or was left out, and why
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2154,6 +2155,13 @@ func (x *ExplainResponse) GetRecordBytes() uint32 {
 func (x *ExplainResponse) GetConditions() []string {
 	if x != nil {
 		return x.Conditions
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
 	}
 	return nil
 }
@@ -4001,7 +4009,7 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\x13StopSessionResponse\x12/\n" +
 	"\bsessions\x18\x01 \x03(\v2\x13.keyhole.v1.SessionR\bsessions\">\n" +
 	"\x0eExplainRequest\x12,\n" +
-	"\x04spec\x18\x01 \x01(\v2\x10.keyhole.v1.SpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\"\x97\x05\n" +
+	"\x04spec\x18\x01 \x01(\v2\x10.keyhole.v1.SpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\"\xad\x05\n" +
 	"\x0fExplainResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
 	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x1c\n" +
@@ -4031,7 +4039,8 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\frecord_bytes\x18\x14 \x01(\rR\vrecordBytes\x12\x1e\n" +
 	"\n" +
 	"conditions\x18\x15 \x03(\tR\n" +
-	"conditions\"\x90\x01\n" +
+	"conditions\x12\x14\n" +
+	"\x05notes\x18\x16 \x03(\tR\x05notes\"\x90\x01\n" +
 	"\x14ListFunctionsRequest\x124\n" +
 	"\x06target\x18\x01 \x01(\v2\x14.keyhole.v1.SelectorB\x06\xbaH\x03\xc8\x01\x01R\x06target\x12\"\n" +
 	"\apattern\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\apattern\x12\x1e\n" +

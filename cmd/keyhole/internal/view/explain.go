@@ -129,10 +129,19 @@ func reads(e *keyholev1.ExplainResponse) []table.Line {
 			table.Text("  " + f.GetPath()), dim(f.GetType()), table.Text(from), table.Text(bytes), leaves(f), reason(f),
 		})
 	}
-	if len(rows) == 0 {
-		return []table.Line{section("READS", 0, "nothing: the function has no parameters; calls are counted, with their times")}
+	var lines []table.Line
+	switch {
+	case len(rows) > 0:
+		lines = table.Table(columns, rows)
+	case len(e.GetNotes()) > 0:
+		lines = append(lines, section("READS", 0, "nothing"))
+	default:
+		lines = append(lines, section("READS", 0, "nothing: the function has no parameters; calls are counted, with their times"))
 	}
-	return table.Table(columns, rows)
+	for _, n := range e.GetNotes() {
+		lines = append(lines, line("  ", warn(n)))
+	}
+	return lines
 }
 
 func limits(l *keyholev1.Limits) string {

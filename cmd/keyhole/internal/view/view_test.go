@@ -201,6 +201,10 @@ func TestExplain(t *testing.T) {
 	golden(t, "explain", Explain(e))
 	e.Fields, e.Conditions, e.InlinedSum, e.InlinedAt, e.OtherProcesses, e.Signature = nil, nil, 0, nil, 0, ""
 	golden(t, "explain-no-parameters", Explain(e))
+	e.Notes = []string{"no debug information describes this function: its calls can be seen, its arguments cannot"}
+	golden(t, "explain-no-debug-information", Explain(e))
+	e.Fields, e.Notes = fields(), []string{"3 more values were left out: name what to capture with --arg"}
+	golden(t, "explain-left-out", Explain(e))
 }
 
 func TestLists(t *testing.T) {
