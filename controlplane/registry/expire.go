@@ -38,8 +38,8 @@ func (r *Registry) expire(ctx context.Context, now time.Time) {
 		err := r.update(ctx, id, func(s *stored) error {
 			r.mu.Lock()
 			endedBy, why := r.overdue(s.Session, now) // as the store has it, which may be newer
-			if known := r.sessions[id]; known != nil && s.Session.GetSummary() == nil {
-				s.Session.Summary = proto.CloneOf(known.Session.GetSummary())
+			if known := r.sessions[id]; known != nil && known.Session.GetSummary() != nil {
+				s.Session.Summary = proto.CloneOf(known.Session.GetSummary()) // newer than what is stored while it runs
 			}
 			r.mu.Unlock()
 			if endedBy == "" {

@@ -319,6 +319,7 @@ func (r *Registry) Report(ctx context.Context, nodeName string, m *keyholev1.Ses
 		s.Session.Summary = m.GetSummary()
 		s.announce()
 	}
+	counts := proto.CloneOf(s.Session.GetSummary())
 	r.mu.Unlock()
 	if same {
 		return nil
@@ -326,6 +327,9 @@ func (r *Registry) Report(ctx context.Context, nodeName string, m *keyholev1.Ses
 	return r.update(ctx, m.GetId(), func(s *stored) error {
 		if s.Session.GetState() >= m.GetState() {
 			return errUnchanged
+		}
+		if counts != nil {
+			s.Session.Summary = counts // newer than what is stored while it runs, and all that is known if its agent died
 		}
 		s.Session = amend(s.Session, m)
 		return nil

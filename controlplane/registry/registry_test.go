@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -139,7 +140,7 @@ func TestSessionsThatNobodyEnds(t *testing.T) {
 	}
 	defer w.Connect(&keyholev1.Node{Name: "n-kept"}, func() {}).Close()
 	for _, id := range []string{"lost", "kept", "over"} {
-		w.report("n-"+id, &keyholev1.Session{Id: id, State: attached, Deadline: timestamppb.New(now.Add(time.Minute))})
+		w.report("n-"+id, &keyholev1.Session{Id: id, State: attached, Deadline: timestamppb.New(now.Add(time.Minute)), Summary: &keyholev1.Summary{}})
 	}
 	w.report("n-lost", &keyholev1.Session{Id: "lost", State: attached, Summary: &keyholev1.Summary{Hits: 3, CountsFinal: true}})
 	w.report("n-over", &keyholev1.Session{Id: "over", State: ended, Summary: &keyholev1.Summary{EndedBy: event.EndStopped, CountsFinal: true}})
@@ -171,6 +172,25 @@ func TestSessionsThatNobodyEnds(t *testing.T) {
 	w.report("n-lost", &keyholev1.Session{Id: "lost", State: attached})
 	if m := w.session("lost"); m.GetState() != ended {
 		t.Errorf("the lost session is back: %v", m)
+	}
+}
+
+// TestLastCountsStayWhenTheAgentDies: an agent that closes a session of the one before it has no counts; those that were shown last are
+// what is known.
+func TestLastCountsStayWhenTheAgentDies(t *testing.T) {
+	w := open(t)
+	for _, id := range []string{"closed", "done"} {
+		w.create(id, "n")
+		w.report("n", &keyholev1.Session{Id: id, State: attached, Summary: &keyholev1.Summary{}})
+		w.report("n", &keyholev1.Session{Id: id, State: attached, Summary: &keyholev1.Summary{Hits: 7, Emitted: 5, Throttled: 2, Delivered: 5}})
+	}
+	w.report("n", &keyholev1.Session{Id: "closed", State: ended, Summary: &keyholev1.Summary{EndedBy: event.EndAgentLost}})
+	w.report("n", &keyholev1.Session{Id: "done", State: ended, Summary: &keyholev1.Summary{Hits: 9, Emitted: 6, Throttled: 3, Delivered: 6, EndedBy: event.EndStopped, CountsFinal: true}})
+	if got, want := w.session("closed").GetSummary(), (&keyholev1.Summary{Hits: 7, Emitted: 5, Throttled: 2, Delivered: 5, EndedBy: event.EndAgentLost}); !proto.Equal(got, want) {
+		t.Errorf("after the agent died: %v, want %v", got, want)
+	}
+	if got, want := w.session("done").GetSummary(), (&keyholev1.Summary{Hits: 9, Emitted: 6, Throttled: 3, Delivered: 6, EndedBy: event.EndStopped, CountsFinal: true}); !proto.Equal(got, want) {
+		t.Errorf("after the agent said so: %v, want %v", got, want)
 	}
 }
 
