@@ -23,6 +23,9 @@ func (t *Trace) Summary(sum *keyholev1.Summary) []table.Line {
 	if sites := len(s.GetSites()); sites > 0 {
 		first += fmt.Sprintf(" · detached on %d of %d", sites, sites)
 	}
+	if s.GetAttached() == nil && len(s.GetSites()) == 0 && sum.GetHits() == 0 {
+		return []table.Line{line(bold(first + " · before anything was attached")), item("record", "keyhole audit show "+s.GetId())}
+	}
 	lines := []table.Line{line(bold(first))}
 	lines = append(lines, item("calls", callsText(sum)))
 	if missed := sum.GetLostToClient(); missed > 0 {

@@ -78,9 +78,13 @@ func (t *Trace) begin(fields []*keyholev1.Field, function, process string, now t
 		shown += " where " + s.GetSpec().GetWhere()
 	}
 	sites := max(len(s.GetSites()), 1)
+	attached := fmt.Sprintf("attached %d/%d   ends in %s", sites, sites, clock(t.left(now)))
+	if s.GetState() == keyholev1.SessionState_SESSION_STATE_ENDED {
+		attached = fmt.Sprintf("was attached %d/%d   over", sites, sites)
+	}
 	return []table.Line{
 		line(bold(function), "   ", process, "   ", dim("build "+build(s.GetBuildId())+"   session "+s.GetId())),
-		line(fmt.Sprintf("attached %d/%d   ends in %s   %s", sites, sites, clock(t.left(now)), shown)),
+		line(attached + "   " + shown),
 		t.columns.Header(),
 	}
 }

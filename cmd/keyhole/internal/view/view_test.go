@@ -161,6 +161,17 @@ func TestSummaryOfOtherEnds(t *testing.T) {
 		}
 		lines = append(append(lines, tr.Summary(sum)...), nil)
 	}
+	// One that was stopped while it was being prepared.
+	tr := NewTrace(0)
+	s := session()
+	s.State, s.Attached, s.Deadline, s.Fields, s.Sites = keyholev1.SessionState_SESSION_STATE_ENDED, nil, nil, nil, nil
+	tr.Session(s, now)
+	lines = append(append(lines, tr.Summary(&keyholev1.Summary{EndedBy: "stopped"})...), nil)
+	// One that was over before somebody looked.
+	tr = NewTrace(0)
+	s = session()
+	s.State = keyholev1.SessionState_SESSION_STATE_ENDED
+	lines = append(lines, tr.Session(s, now)...)
 	golden(t, "ends", lines)
 }
 
