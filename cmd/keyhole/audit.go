@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -139,6 +141,7 @@ func (sh *shell) auditVerifyCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "`DIRECTORY` of the log, instead of the control plane")
 	cmd.Flags().StringVar(&key, "key", "", "`FILE` with the log's public key (default: that of the context)")
+	form := outputFlag(cmd)
 	cmd.RunE = run(func(cmd *cobra.Command, _ []string) error {
 		verify := sh.verifyRemote
 		if dir != "" {
@@ -151,6 +154,9 @@ func (sh *shell) auditVerifyCommand() *cobra.Command {
 		if len(report.Findings) > 0 {
 			return problem.New(problem.Internal, "the audit log is as it was signed, but its records contradict each other:\n  %s", strings.Join(report.Findings, "\n  "))
 		}
+		if *form == outputJSON {
+			return json.NewEncoder(sh.stdout).Encode(verified{report.Records, hex.EncodeToString(report.Root), uint64(report.Open)})
+		}
 		text := fmt.Sprintf("audit verified: %d records, checkpoint root %x", report.Records, report.Root)
 		if report.Open > 0 {
 			text += fmt.Sprintf("; %d sessions are not closed yet", report.Open)
@@ -158,6 +164,13 @@ func (sh *shell) auditVerifyCommand() *cobra.Command {
 		return sh.out.Print(table.Line{{Text: text, Style: table.Good}})
 	})
 	return cmd
+}
+
+// verified is what a program is told of a log that is as it should be.
+type verified struct {
+	Records uint64 `json:"records,string"`
+	Root    string `json:"root"`        // of the Merkle tree, as the checkpoint signs it
+	Open    uint64 `json:"open,string"` // sessions that are not closed yet
 }
 
 // verifyDirectory checks a copy of a log. Nobody is asked anything.

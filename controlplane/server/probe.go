@@ -198,6 +198,12 @@ func (p probeService) StopSession(ctx context.Context, request *keyholev1.StopSe
 				sessions = append(sessions, session)
 			}
 		}
+		// A name that was mistyped must not look like a node where all has been stopped.
+		if name := request.GetNode(); name != "" && len(sessions) == 0 {
+			if _, err := p.s.pickNode(name); err != nil {
+				return nil, err
+			}
+		}
 	}
 	caller := callerOf(ctx).String()
 	for i, session := range sessions {
