@@ -77,7 +77,7 @@ text() {
 }
 
 say "Build the commands, a checkout service, a load generator and a receiver of OpenTelemetry data"
-go build -trimpath -o "$work/bin/" ./cmd/... ./test/targets/shop ./test/targets/shop/load ./test/otlpsink
+CGO_ENABLED=0 go build -trimpath -o "$work/bin/" ./cmd/... ./test/targets/shop ./test/targets/shop/load ./test/otlpsink
 PATH=$work/bin:$PATH
 
 say "Start them: the receiver, the service under load, and Keyhole's control plane and agent"

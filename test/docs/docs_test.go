@@ -122,7 +122,7 @@ func open(t *testing.T, root string) *session {
 		" bin/", " "+bin+"/",
 	)
 	build := exec.Command("go", "build", "-trimpath", "-o", bin+"/", "./cmd/...", "./test/targets/shop", "./test/targets/shop/load")
-	build.Dir = root
+	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0") // as make does
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}

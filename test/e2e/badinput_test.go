@@ -164,6 +164,17 @@ func TestTargetIsReplaced(t *testing.T) {
 			t.Errorf("the successor was changed: %v", d)
 		}
 	})
+
+	var ends []string
+	for _, r := range audited(t, d) {
+		if r["kind"] == "detached" {
+			details, _ := r["details"].(map[string]any)
+			ends = append(ends, fmt.Sprint(details["endedBy"]))
+		}
+	}
+	if want := []string{"target_replaced", "stopped", "target_gone"}; !slices.Equal(ends, want) {
+		t.Errorf("on record are the ends %q; want %q", ends, want)
+	}
 }
 
 // startWithPID starts a program under a process number that is free.

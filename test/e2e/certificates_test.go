@@ -213,7 +213,7 @@ func requireCode(t *testing.T, err error, want ...codes.Code) {
 func requireDenied(t *testing.T, records []map[string]any) {
 	t.Helper()
 	for _, r := range records {
-		if record, ok := r["record"].(map[string]any); ok && record["kind"] == "denied" || r["kind"] == "denied" {
+		if r["kind"] == "denied" {
 			return
 		}
 	}
