@@ -5,6 +5,7 @@ package privsep
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keyhole-dev/keyhole/internal/probe"
+	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/target"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
@@ -179,5 +181,22 @@ func TestInspect(t *testing.T) {
 		if id.PID != cat.PID() || id.Comm != "cat" || id.Path != path || id.Size != info.Size() || id.MtimeNs != info.ModTime().UnixNano() || id.StartTicks == 0 || id.Inode == 0 {
 			t.Errorf("%+v: %+v", selector, id)
 		}
+	}
+}
+
+// TestExplain: whoever is refused a process is told what to do about it.
+func TestExplain(t *testing.T) {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	process := os.NewFile(uintptr(fd), "pidfd")
+	defer process.Close()
+	s := &subject{identity: target.Identity{PID: os.Getpid()}, process: process}
+	if p := problem.Of(s.explain(fs.ErrPermission)); p.Code != problem.PermissionDenied || !strings.Contains(p.Message, "choose another process") {
+		t.Errorf("not permitted: %v", p)
+	}
+	if p := problem.Of(s.explain(fs.ErrNotExist)); p.Code != problem.FailedPrecondition {
+		t.Errorf("no executable: %v", p)
 	}
 }

@@ -135,7 +135,8 @@ func (s *subject) explain(err error) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH):
 		return problem.New(problem.FailedPrecondition, "process %d (%q) is a thread of the kernel: it has no executable", pid, stat.Comm)
 	case errors.Is(err, fs.ErrPermission):
-		return problem.New(problem.PermissionDenied, "the kernel does not let the agent look at process %d: %v", pid, err)
+		return problem.New(problem.PermissionDenied, "the kernel does not let the agent look at process %d: %v; it may be of another user "+
+			"namespace, or closed by a security module: choose another process, or ask who runs this machine", pid, err)
 	default:
 		return fmt.Errorf("look at process %d: %w", pid, err)
 	}
