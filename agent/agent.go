@@ -24,6 +24,7 @@ import (
 	"github.com/keyhole-dev/keyhole/agent/session"
 	"github.com/keyhole-dev/keyhole/audit"
 	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/keyfile"
 	"github.com/keyhole-dev/keyhole/internal/policy"
 	"github.com/keyhole-dev/keyhole/telemetry"
 )
@@ -64,9 +65,9 @@ func Run(ctx context.Context, c Config, client *privsep.Client) error {
 		return err
 	}
 	defer flush(spans, log)
-	key, err := spoolKey(filepath.Join(c.StateDir, "spool.key"))
+	key, err := keyfile.LoadOrMake(filepath.Join(c.StateDir, "spool.key"))
 	if err != nil {
-		return err
+		return fmt.Errorf("spool: %w", err)
 	}
 	spool, err := audit.OpenSpool(filepath.Join(c.StateDir, "spool"), key, c.Node)
 	if err != nil {

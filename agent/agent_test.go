@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	spooled "github.com/keyhole-dev/keyhole/audit"
 	"github.com/keyhole-dev/keyhole/internal/audit"
 	"github.com/keyhole-dev/keyhole/internal/grant"
+	"github.com/keyhole-dev/keyhole/internal/keyfile"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/target"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
@@ -56,30 +56,6 @@ func TestWall(t *testing.T) {
 	want := time.Now().Add(time.Minute)
 	if got := wall(loader.BootNow() + uint64(time.Minute)); got.Sub(want).Abs() > time.Second {
 		t.Errorf("a minute from now is %v; want about %v", got, want)
-	}
-}
-
-func TestSpoolKey(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "spool.key")
-	first, err := spoolKey(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := spoolKey(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !first.Equal(again) {
-		t.Error("the next agent has another key")
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the key is for others to read: %v %v", info.Mode(), err)
-	}
-	if err := os.WriteFile(path, []byte("half"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := spoolKey(path); err == nil || !strings.Contains(err.Error(), "spool") {
-		t.Errorf("a broken key file: %v; a new key would hide what happened", err)
 	}
 }
 
@@ -122,7 +98,7 @@ func TestConfig(t *testing.T) {
 // TestRecords goes through the facts of one session and reads them back from the spool.
 func TestRecords(t *testing.T) {
 	dir := t.TempDir()
-	key, err := spoolKey(filepath.Join(dir, "spool.key"))
+	key, err := keyfile.LoadOrMake(filepath.Join(dir, "spool.key"))
 	if err != nil {
 		t.Fatal(err)
 	}

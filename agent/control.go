@@ -5,13 +5,7 @@ package agent
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"runtime"
 	"time"
 
@@ -43,54 +37,6 @@ func (r *runner) linkConfig(ctx context.Context, spoolKey ed25519.PrivateKey) (c
 	return control.Config{
 		Address: r.config.ControlPlane, TLS: r.config.tls, Node: node, SpoolKey: spoolKey.Public().(ed25519.PublicKey), Grants: pinned, Log: r.log,
 	}, nil
-}
-
-// spoolKey reads the key that this node signs its audit records with, or makes it: it never leaves the node.
-func spoolKey(path string) (ed25519.PrivateKey, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return newSpoolKey(path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the spool's key: %w", err)
-	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, fmt.Errorf("read the spool's key %s: no PEM block in it", path)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("read the spool's key %s: %w", path, err)
-	}
-	key, ok := parsed.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("read the spool's key %s: a %T; want Ed25519", path, parsed)
-	}
-	return key, nil
-}
-
-// newSpoolKey writes the key under another name first: half a key would lock the node out of its own spool.
-func newSpoolKey(path string) (ed25519.PrivateKey, error) {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make the spool's key: %w", err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("make the spool's key: %w", err)
-	}
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("make the spool's key: %w", err)
-	}
-	err = pem.Encode(f, &pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return nil, fmt.Errorf("make the spool's key: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return nil, fmt.Errorf("make the spool's key: %w", err)
-	}
-	return key, nil
 }
 
 // The link calls these from its own goroutines; run takes them one at a time.

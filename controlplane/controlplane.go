@@ -6,12 +6,10 @@ package controlplane
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -26,6 +24,7 @@ import (
 	"github.com/keyhole-dev/keyhole/controlplane/store"
 	"github.com/keyhole-dev/keyhole/internal/audit"
 	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/keyfile"
 	"github.com/keyhole-dev/keyhole/internal/redact"
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
 	"github.com/keyhole-dev/keyhole/telemetry"
@@ -176,47 +175,16 @@ func loadRules(file string) (*redact.Ruleset, error) {
 
 // loadGrantKey reads the key that grants are signed with, or makes it, and writes its public half for the agents.
 func loadGrantKey(private, public string) (ed25519.PrivateKey, error) {
-	data, err := os.ReadFile(private)
-	if errors.Is(err, fs.ErrNotExist) {
-		return makeGrantKey(private, public)
-	}
+	key, err := keyfile.LoadOrMake(private)
 	if err != nil {
-		return nil, fmt.Errorf("read grant key: %w", err)
+		return nil, fmt.Errorf("grants: %w", err)
 	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, fmt.Errorf("read grant key: %s is not PEM", private)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
-		return nil, fmt.Errorf("read grant key %s: %w", private, err)
+		return nil, fmt.Errorf("grants: %w", err)
 	}
-	key, ok := parsed.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("read grant key %s: a %T; want Ed25519", private, parsed)
-	}
-	return key, nil
-}
-
-func makeGrantKey(private, public string) (ed25519.PrivateKey, error) {
-	publicKey, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make grant key: %w", err)
-	}
-	privateDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("make grant key: %w", err)
-	}
-	publicDER, err := x509.MarshalPKIXPublicKey(publicKey)
-	if err != nil {
-		return nil, fmt.Errorf("make grant key: %w", err)
-	}
-	// The private key last: it is what says that there is a pair.
-	if err := os.WriteFile(public, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: publicDER}), 0o644); err != nil {
-		return nil, fmt.Errorf("make grant key: %w", err)
-	}
-	if err := os.WriteFile(private, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: privateDER}), 0o600); err != nil {
-		return nil, fmt.Errorf("make grant key: %w", err)
+	if err := os.WriteFile(public, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o644); err != nil {
+		return nil, fmt.Errorf("grants: %w", err)
 	}
 	return key, nil
 }
