@@ -4,10 +4,14 @@ package privsep
 
 import (
 	"fmt"
+	"os"
+	"runtime"
 	"slices"
+	"unsafe"
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,6 +22,7 @@ type syscallPolicy struct {
 	others seccomp.Action // on what is not named; 0: EPERM
 	allow  []string
 	refuse []seccomp.NameWithConditions // allowed, but not with these arguments
+	deny   []string                     // EPERM
 	kill   []string
 }
 
@@ -52,9 +57,25 @@ const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS |
 // setVMAName is PR_SET_VMA, by which Go's runtime names its memory.
 const setVMAName = 0x53564d41
 
+// strangers are what changes other processes of the same user: all of ours are user 0, and so is most of a node. Their limits are what
+// ownLimits is about, their signals what ownSignals is.
+var strangers = []string{
+	"ioprio_set", "kill", "move_pages", "migrate_pages", "pidfd_send_signal", "process_madvise", "process_mrelease", "rt_sigqueueinfo", "rt_tgsigqueueinfo",
+	"sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "setpgid", "setpriority", "tkill",
+}
+
+// ownLimits refuses to look at or set limits but the process's own.
+func ownLimits() seccomp.NameWithConditions { return refuse("prlimit64", seccomp.NotEqual, 0) }
+
+// ownSignals refuses to signal another process's threads: Go's runtime signals its own. It holds for the calling process only, not for what that starts.
+func ownSignals() seccomp.NameWithConditions {
+	return refuse("tgkill", seccomp.NotEqual, uint64(os.Getpid()))
+}
+
 // openNothing are the conditions on calls of a process that has nothing but its open descriptors.
 func openNothing() []seccomp.NameWithConditions {
 	return []seccomp.NameWithConditions{
+		ownLimits(), ownSignals(),
 		refuse("clone", seccomp.BitsSet, namespaces),
 		{Name: "mmap", Conditions: seccomp.ArgumentConditions{{Argument: 2, Operation: seccomp.BitsSet, Value: unix.PROT_EXEC}}},
 		{Name: "mprotect", Conditions: seccomp.ArgumentConditions{{Argument: 2, Operation: seccomp.BitsSet, Value: unix.PROT_EXEC}}},
@@ -62,12 +83,18 @@ func openNothing() []seccomp.NameWithConditions {
 	}
 }
 
-// agentPolicy: what the network needs cannot be listed, but it does not need to escape.
+// agentPolicy: what the network needs cannot be listed, but it does not need to escape. Of sockets it needs those of the Internet and, to learn of
+// interfaces, netlink: a Unix socket of the node (a container engine's, the message bus) would take its word for root's.
 func agentPolicy() syscallPolicy {
 	return syscallPolicy{
 		others: seccomp.ActionAllow,
-		refuse: []seccomp.NameWithConditions{refuse("clone", seccomp.BitsSet, namespaces)},
-		kill:   append([]string{"bpf"}, escapes...),
+		refuse: []seccomp.NameWithConditions{
+			refuse("clone", seccomp.BitsSet, namespaces),
+			refuse("socket", seccomp.NotEqual, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK),
+			ownLimits(), ownSignals(),
+		},
+		deny: append([]string{"socketpair"}, strangers...),
+		kill: append([]string{"bpf"}, escapes...),
 	}
 }
 
@@ -102,6 +129,7 @@ func monitorPolicy() syscallPolicy {
 		refuse: []seccomp.NameWithConditions{
 			refuse("clone", seccomp.BitsSet, namespaces),
 			refuse("socketpair", seccomp.NotEqual, unix.AF_UNIX),
+			ownLimits(),
 		},
 	}
 }
@@ -122,12 +150,50 @@ func (p syscallPolicy) install() error {
 	if err != nil {
 		return err
 	}
+	if err := nativeOnly(); err != nil {
+		return fmt.Errorf("filter system calls: %w", err)
+	}
 	for _, f := range filters {
 		if err := seccomp.LoadFilter(seccomp.Filter{Flag: seccomp.FilterFlagTSync, Policy: f}); err != nil {
 			return fmt.Errorf("filter system calls: %w", err)
 		}
 	}
 	return nil
+}
+
+// nativeOnly kills a process that enters the kernel by another architecture's door (int 0x80 on amd64), where the names of the other filters mean
+// nothing: they let such calls through if they let through what they do not name.
+func nativeOnly() error {
+	info, err := arch.GetInfo("")
+	if err != nil {
+		return err
+	}
+	program, err := bpf.Assemble(nativeFilter(info))
+	if err != nil {
+		return err
+	}
+	filter := make([]unix.SockFilter, len(program))
+	for i, in := range program {
+		filter[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
+	}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
+	runtime.KeepAlive(filter)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// nativeFilter looks at struct seccomp_data.arch (include/uapi/linux/seccomp.h).
+func nativeFilter(info *arch.Info) []bpf.Instruction {
+	const archOffset = 4
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: archOffset, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(info.ID), SkipTrue: 1},
+		bpf.RetConstant{Val: uint32(seccomp.ActionKillProcess)},
+		bpf.RetConstant{Val: uint32(seccomp.ActionAllow)},
+	}
 }
 
 // compile makes two filters, of both of which a call must pass: one knows only arguments, one only names. In one program the library
@@ -151,6 +217,7 @@ func (p syscallPolicy) compile(architecture string) ([]seccomp.Policy, error) {
 	}
 	names := []seccomp.SyscallGroup{
 		{Names: known(p.allow), Action: seccomp.ActionAllow},
+		{Names: known(p.deny), Action: seccomp.ActionErrno},
 		{Names: known(p.kill), Action: seccomp.ActionKillProcess},
 	}
 	if !slices.Contains(p.allow, "clone3") {

@@ -5,6 +5,7 @@ package privsep
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -15,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
@@ -28,7 +30,7 @@ var policies = map[string]func() syscallPolicy{"agent": agentPolicy, "inspector"
 func TestPolicyNames(t *testing.T) {
 	for name, policy := range policies {
 		p := policy()
-		names := append(append([]string{}, p.allow...), p.kill...)
+		names := slices.Concat(p.allow, p.deny, p.kill)
 		for _, r := range p.refuse {
 			names = append(names, r.Name)
 		}
@@ -115,6 +117,8 @@ func TestPolicies(t *testing.T) {
 				continue // below
 			case slices.Contains(p.allow, call):
 				want = seccomp.ActionAllow
+			case slices.Contains(p.deny, call):
+				want = refused
 			case slices.Contains(p.kill, call):
 				want = seccomp.ActionKillProcess
 			case call == "clone3":
@@ -150,6 +154,18 @@ func TestPolicies(t *testing.T) {
 		{"monitor", "socketpair", []uint64{unix.AF_UNIX}, seccomp.ActionAllow},
 		{"monitor", "socketpair", []uint64{unix.AF_INET}, refused},
 		{"agent", "clone", []uint64{unix.CLONE_NEWUSER}, refused},
+		{"agent", "socket", []uint64{unix.AF_INET6}, seccomp.ActionAllow},
+		{"agent", "socket", []uint64{unix.AF_NETLINK}, seccomp.ActionAllow},
+		{"agent", "socket", []uint64{unix.AF_UNIX}, refused},
+		{"agent", "socket", []uint64{unix.AF_ALG}, refused},
+		{"agent", "tgkill", []uint64{uint64(os.Getpid())}, seccomp.ActionAllow},
+		{"agent", "tgkill", []uint64{uint64(os.Getppid())}, refused},
+		{"inspector", "tgkill", []uint64{uint64(os.Getpid())}, seccomp.ActionAllow},
+		{"inspector", "tgkill", []uint64{uint64(os.Getppid())}, refused},
+		{"reader", "tgkill", []uint64{1}, refused},
+		{"reader", "prlimit64", []uint64{0}, seccomp.ActionAllow},
+		{"reader", "prlimit64", []uint64{1}, refused},
+		{"monitor", "prlimit64", []uint64{1}, refused},
 	} {
 		if got := verdict(t, compiled[c.policy], info, info.SyscallNames[c.call], c.args...); got != c.want {
 			t.Errorf("%s: %s%v is answered %#x; want %#x", c.policy, c.call, c.args, uint32(got), uint32(c.want))
@@ -168,7 +184,11 @@ func filteredMain(name string) {
 	if err := policies[policy]().install(); err != nil {
 		fatal(err)
 	}
-	if err := filteredActs[act](); err != nil {
+	acts := filteredActs
+	if policy == "agent" {
+		acts = agentActs
+	}
+	if err := acts[act](); err != nil {
 		fatal(err)
 	}
 	fmt.Println("ok")
@@ -216,6 +236,72 @@ var filteredActs = map[string]func() error{
 	"socket": func() error { _, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0); return err },
 	"ptrace": func() error { return unix.PtraceAttach(os.Getppid()) },
 	"memory": func() error { return refusedAs(unix.EPERM, makeExecutable) },
+	"signal": func() error {
+		return refusedAs(unix.EPERM, func() error { return unix.Tgkill(os.Getppid(), os.Getppid(), 0) })
+	},
+	"limits": func() error {
+		return refusedAs(unix.EPERM, func() error { return unix.Prlimit(os.Getppid(), unix.RLIMIT_NOFILE, nil, new(unix.Rlimit)) })
+	},
+}
+
+// agentActs are what the agent may do, or not, beside.
+var agentActs = map[string]func() error{
+	"run":    filteredActs["run"],
+	"kill":   filteredActs["kill"],
+	"signal": filteredActs["signal"],
+	"limits": filteredActs["limits"],
+	"nice": func() error {
+		return refusedAs(unix.EPERM, func() error { return unix.Setpriority(unix.PRIO_PROCESS, os.Getppid(), 19) })
+	},
+	"unix": func() error {
+		return refusedAs(unix.EPERM, func() error { _, err := net.Dial("unix", "/run/keyhole-test-no-such-socket"); return err })
+	},
+	"dial": func() error {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		c, err := net.Dial("tcp", l.Addr().String())
+		return errors.Join(err, c.Close(), l.Close())
+	},
+	"door": otherDoor,
+}
+
+// otherDoor asks for the process's number by int 0x80, the door of 32-bit programs, where the kernel has one.
+func otherDoor() error {
+	code, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	copy(code, []byte{0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xc3}) // mov eax, 20 (getpid); int 0x80; ret
+	entry := unsafe.Pointer(&code[0])
+	function := unsafe.Pointer(&entry)
+	(*(*func())(unsafe.Pointer(&function)))()
+	return nil
+}
+
+// TestAgentFiltered does each act under the agent's filters.
+func TestAgentFiltered(t *testing.T) {
+	for act := range agentActs {
+		t.Run(act, func(t *testing.T) {
+			if act == "door" && runtime.GOARCH != "amd64" {
+				t.Skip("this architecture has one door")
+			}
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = append(append(os.Environ(), filteredEnvironment+"=agent/"+act, "GOTRACEBACK=single"), raceEnvironment...)
+			out, err := cmd.CombinedOutput()
+			if act == "door" {
+				var exit *exec.ExitError
+				if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGSYS {
+					t.Errorf("%v; want a death by SIGSYS\n%s", err, out)
+				}
+				return
+			}
+			if err != nil || string(out) != "ok\n" {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
 }
 
 func grow(depth int) byte {
