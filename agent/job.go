@@ -84,7 +84,7 @@ func (r *runner) compile(ctx context.Context, d *draft, spec *probe.Spec, rules 
 	if err := r.ceiling.AllowTarget(d.target); err != nil {
 		return err
 	}
-	if err := d.inspection.Compare(ctx, d.target.Sites); err != nil {
+	if err := d.inspection.Compare(ctx, *spec, d.target); err != nil {
 		return err
 	}
 	d.plan, err = plan.Compile(spec, d.target, rules)

@@ -158,7 +158,6 @@ func (i *Inspection) Resolve(ctx context.Context, s probe.Spec) (*target.Target,
 	if r.Target == nil {
 		return nil, errors.New("resolve: the inspector's answer holds no target")
 	}
-	r.Target.OtherProcesses = i.inspected.OtherProcesses
 	return r.Target, nil
 }
 
@@ -177,10 +176,10 @@ func (i *Inspection) Functions(ctx context.Context, pattern string, limit int) (
 	return l.Listing, nil
 }
 
-// Compare asks whether the process's memory at the sites is what was analysed, or shows a breakpoint that is one of
+// Compare asks whether the process's memory at the sites of what Resolve found for a request is what was analysed, or shows a breakpoint that is one of
 // ours. Else it says which is not and why.
-func (i *Inspection) Compare(ctx context.Context, sites []target.Site) error {
-	if _, err := i.client.call(ctx, request{Compare: &compareRequest{Inspection: i.inspected.ID, Sites: sites}}); err != nil {
+func (i *Inspection) Compare(ctx context.Context, s probe.Spec, t *target.Target) error {
+	if _, err := i.client.call(ctx, request{Compare: &compareRequest{Inspection: i.inspected.ID, Spec: &s, Target: t}}); err != nil {
 		return fmt.Errorf("compare sites: %w", err)
 	}
 	return nil

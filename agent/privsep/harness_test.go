@@ -60,7 +60,7 @@ func parentMain(options string) {
 
 // agentMain is the agent's part of the tests: it does with its Client what the test tells it through a socket.
 func agentMain(ctx context.Context, c *Client, args []string) error {
-	socket, err := net.Dial("unix", args[0])
+	socket, err := net.Dial("tcp", args[0])
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ type HoldArgs struct {
 	Session  string
 	Spec     probe.Spec
 	Envelope []byte
-	// Twist, if set, falsifies what is sent: "digest", "identity", "bytes", "offset".
+	// Twist, if set, falsifies what is sent: see twist.
 	Twist string
 	// Idle leaves the events unread until Take.
 	Idle bool
@@ -117,23 +117,17 @@ func (a *remoteAgent) Hold(args HoldArgs, reply *HoldReply) error {
 	if err != nil {
 		return err
 	}
-	if err := i.Compare(ctx, t.Sites); err != nil {
+	if err := i.Compare(ctx, spec, t); err != nil {
 		return err
 	}
+	twist(t, args.Twist)
 	p, err := plan.Compile(&spec, t, redact.Shipped())
 	if err != nil {
 		return err
 	}
 	digest := p.Digest()
-	switch args.Twist {
-	case "digest":
+	if args.Twist == "digest" {
 		digest = "sha256:" + strings.Repeat("0", 64)
-	case "identity":
-		t.Identity.StartTicks++
-	case "bytes":
-		t.Sites[0].Bytes[len(t.Sites[0].Bytes)-1] ^= 1
-	case "offset":
-		t.Sites[0].FileOffset++
 	}
 	h, err := a.client.Hold(ctx, HoldRequest{Envelope: args.Envelope, Inspection: i, Target: t, PlanDigest: digest})
 	if err != nil {
@@ -148,6 +142,33 @@ func (a *remoteAgent) Hold(args HoldArgs, reply *HoldReply) error {
 	}
 	*reply = HoldReply{PID: h.PID(), Attached: h.Attached(), Identity: t.Identity}
 	return nil
+}
+
+// twist falsifies a Target, in such a way that it agrees with itself where that can be.
+func twist(t *target.Target, how string) {
+	site := &t.Sites[0]
+	switch how {
+	case "identity":
+		t.Identity.StartTicks++
+	case "path":
+		t.Identity.Path = "/usr/bin/harmless"
+	case "bytes":
+		site.Bytes[len(site.Bytes)-1] ^= 1
+	case "offset":
+		site.FileOffset++
+	case "middle of an instruction":
+		site.Address, site.FileOffset, site.RuntimeAddress, site.Bytes = site.Address+1, site.FileOffset+1, site.RuntimeAddress+1, site.Bytes[1:]
+	case "function":
+		t.Function.Name = "main.Close"
+	case "place of a value":
+		t.Values[0].Data.Register = 7
+	case "name of a value":
+		t.Values[0].Names = append(t.Values[0].Names, "other")
+	case "one value less":
+		t.Values = t.Values[1:]
+	case "one value more":
+		t.Values = append(t.Values, t.Values[0])
+	}
 }
 
 // take reads the events to their end.
@@ -233,9 +254,24 @@ func (a *remoteAgent) Functions(pattern string, count *int) error {
 	return err
 }
 
-// CompareLooked compares one site of what Look has opened.
-func (a *remoteAgent) CompareLooked(site target.Site, _ *struct{}) error {
-	return a.looking.Compare(context.Background(), []target.Site{site})
+// CompareArgs are what a stolen agent asks the monitor to compare.
+type CompareArgs struct {
+	Spec   probe.Spec
+	Target target.Target
+}
+
+// CompareLooked compares the sites of a Target with what Look has opened.
+func (a *remoteAgent) CompareLooked(args CompareArgs, _ *struct{}) error {
+	return a.looking.Compare(context.Background(), args.Spec, &args.Target)
+}
+
+// ResolveLooked asks the inspector of what Look has opened.
+func (a *remoteAgent) ResolveLooked(spec probe.Spec, reply *target.Target) error {
+	t, err := a.looking.Resolve(context.Background(), spec)
+	if err == nil {
+		*reply = *t
+	}
+	return err
 }
 
 // CloseLooked ends what Look began.
@@ -338,17 +374,16 @@ func (s *stage) connect(start func(Options)) {
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		s.t.Fatal(err)
 	}
-	socket := filepath.Join(state, "test.sock")
-	l, err := net.Listen("unix", socket)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer l.Close()
 	start(Options{
-		AgentArgs: []string{socket}, StateDir: state, Node: testNode,
+		AgentArgs: []string{l.Addr().String()}, StateDir: state, Node: testNode,
 		GrantKeys: s.authority.grantKeys, LogKey: s.authority.logKey, RingBytes: 1 << 20,
 	})
-	if err := l.(*net.UnixListener).SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		s.t.Fatal(err)
 	}
 	conn, err := l.Accept()

@@ -36,9 +36,10 @@ type hold struct {
 	child    *child
 	conn     *conn // to the holder
 	subject  *subject
+	spec     probe.Spec // that was granted
 	deadline *bootTimer
 
-	sites []target.Site // where breakpoints are ours, from before they are set until they were seen gone; guarded by monitor.text
+	sites []target.Site // where breakpoints are ours, from before they are set until they were seen gone; guarded by subject.text
 
 	mu       sync.Mutex
 	attached bool
@@ -131,7 +132,7 @@ func (m *monitor) startHolder(r holdRequest, s *subject) (*held, int, error) {
 		return nil, -1, err
 	}
 	defer unix.Close(theirs)
-	h := &hold{conn: newConn(ours, "holder"), subject: s}
+	h := &hold{conn: newConn(ours, "holder"), subject: s, spec: granted.grant.Spec}
 	var out held
 	var socket int
 	var watchErr error
@@ -239,14 +240,17 @@ func (m *monitor) mayAttach(h *hold, t *target.Target) error {
 	if err := sameIdentity(t.Identity, h.subject.identity); err != nil {
 		return err
 	}
+	if err := h.subject.proofs.require(&h.spec, t); err != nil {
+		return err
+	}
 	if err := m.judge.ceiling.AllowTarget(t); err != nil {
 		return err
 	}
 	if err := h.subject.check(); err != nil {
 		return err
 	}
-	m.text.Lock()
-	defer m.text.Unlock()
+	h.subject.text.Lock()
+	defer h.subject.text.Unlock()
 	if err := m.admit(h.subject, t.Sites); err != nil {
 		return err
 	}
@@ -260,16 +264,15 @@ func (m *monitor) hasAttached(h *hold) error {
 	if err := h.subject.check(); err != nil {
 		return err
 	}
-	m.text.Lock()
-	defer m.text.Unlock()
+	h.subject.text.Lock()
+	defer h.subject.text.Unlock()
 	for _, site := range h.sites {
-		how, found, err := h.subject.look(site)
+		how, err := h.subject.look(site)
 		if err != nil {
 			return err
 		}
 		if how != siteProbed {
-			return problem.New(problem.FailedPrecondition,
-				"site %#x: the kernel accepted the probe but set no breakpoint there (memory holds % x)", site.Address, found)
+			return problem.New(problem.FailedPrecondition, "site %#x: the kernel accepted the probe but set no breakpoint there", site.Address)
 		}
 	}
 	h.mu.Lock()
@@ -332,10 +335,10 @@ func (m *monitor) awaitText(h *hold) bool {
 
 // textIsRestored says whether no breakpoint is left at a holder's sites but those of others.
 func (m *monitor) textIsRestored(h *hold) bool {
-	m.text.Lock()
-	defer m.text.Unlock()
+	h.subject.text.Lock()
+	defer h.subject.text.Unlock()
 	for _, site := range h.sites {
-		how, _, err := h.subject.look(site)
+		how, err := h.subject.look(site)
 		switch {
 		case err != nil || how == siteOther:
 			return false
@@ -348,7 +351,8 @@ func (m *monitor) textIsRestored(h *hold) bool {
 
 // sameIdentity says why a target is not the process that was opened.
 func sameIdentity(t, opened target.Identity) error {
-	if t.PID != opened.PID || t.StartTicks != opened.StartTicks || t.Device != opened.Device || t.Inode != opened.Inode {
+	t.BuildID, t.Language, t.Arch = "", "", "" // what the file says of itself
+	if t != opened {
 		return problem.New(problem.FailedPrecondition, "the target (process %d) is not the process that was inspected (%d)", t.PID, opened.PID)
 	}
 	return nil

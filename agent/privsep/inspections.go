@@ -5,6 +5,7 @@ package privsep
 import (
 	"errors"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,8 @@ const maxSiteBytes = 15
 type handed struct {
 	Identity target.Identity `json:"identity"`
 	Maps     []byte          `json:"maps"`
+	// OtherProcesses that the selector matched too.
+	OtherProcesses int `json:"otherProcesses"`
 }
 
 // inspect looks a process up and starts an inspector for it. It returns the inspector's socket.
@@ -41,13 +44,17 @@ func (m *monitor) inspect(s probe.Selector) (*inspected, int, error) {
 		m.inspecting.free()
 		return nil, -1, err
 	}
-	in, socket, err := m.startInspector(subject)
+	if err := m.judge.ceiling.AllowProcess(&subject.identity); err != nil {
+		subject.release()
+		m.inspecting.free()
+		return nil, -1, err
+	}
+	in, socket, err := m.startInspector(subject, others)
 	if err != nil {
 		subject.release()
 		m.inspecting.free()
 		return nil, -1, err
 	}
-	in.OtherProcesses = others
 	return in, socket, nil
 }
 
@@ -84,13 +91,19 @@ func resolveLinks(path string) string {
 }
 
 // startInspector takes the subject over if it succeeds, and the slot.
-func (m *monitor) startInspector(s *subject) (*inspected, int, error) {
-	maps, err := handOver("keyhole-subject", handed{Identity: s.identity, Maps: s.maps})
+func (m *monitor) startInspector(s *subject, others int) (*inspected, int, error) {
+	maps, err := handOver("keyhole-subject", handed{Identity: s.identity, Maps: s.maps, OtherProcesses: others})
 	if err != nil {
 		return nil, -1, err
 	}
 	defer unix.Close(maps)
 	s.maps = nil // it can be large, and is not needed here
+	proofs, vouching, err := newProofs()
+	if err != nil {
+		return nil, -1, err
+	}
+	defer unix.Close(vouching)
+	s.proofs = proofs // closed with the subject
 	var out struct {
 		id     uint64
 		socket int
@@ -100,9 +113,10 @@ func (m *monitor) startInspector(s *subject) (*inspected, int, error) {
 	err = control(s.exe, func(exe int) error {
 		out.id, out.socket, out.err = m.spawn(childSpec{
 			by:    m.bare,
-			start: start{name: inspectorName, role: roleInspector, files: []int{maps, exe}, env: inspectorEnvironment},
+			start: start{name: inspectorName, role: roleInspector, files: []int{maps, exe, vouching}, env: inspectorEnvironment},
 			registered: func(id uint64, c *child) {
 				m.inspections[id] = s
+				m.shareText(s)
 				timer, _ = atBootTime(loader.BootNow()+uint64(inspectionLifetime), func() { _ = c.signal(unix.SIGKILL) })
 			},
 			exited: func(id uint64, _ string) {
@@ -135,32 +149,43 @@ func (m *monitor) inspection(id uint64) (*subject, error) {
 	return s.retain(), nil
 }
 
-// compare answers the agent's question whether the sites' memory is what was analysed.
+// compare answers the agent's question whether the memory at the sites of what was resolved is what was analysed. It speaks of no memory but the code
+// that an inspector has proved these sites in: else the agent could ask for any.
 func (m *monitor) compare(r compareRequest) error {
 	s, err := m.inspection(r.Inspection)
 	if err != nil {
 		return err
 	}
 	defer s.release()
+	if r.Spec == nil || r.Target == nil {
+		return problem.New(problem.InvalidArgument, "compare: no request, or no target")
+	}
+	if err := s.proofs.require(r.Spec, r.Target); err != nil {
+		return err
+	}
 	if err := s.check(); err != nil {
 		return err
 	}
-	m.text.Lock()
-	defer m.text.Unlock()
-	return m.admit(s, r.Sites)
+	s.text.Lock()
+	defer s.text.Unlock()
+	return m.admit(s, r.Target.Sites)
 }
 
-// admit says why a breakpoint at one of the sites would not be safe by what is there now: memory that is not what was
-// analysed, or a breakpoint that is not ours. The lock of text is held.
+// admit says why a breakpoint at one of the sites would not be safe by what is there now: what is not the executable's code, memory that is not what was
+// analysed, or a breakpoint that is not ours. The lock of text is held. No byte of memory is in what it says.
 func (m *monitor) admit(s *subject, sites []target.Site) error {
 	if len(sites) == 0 || len(sites) > maxSites {
 		return problem.New(problem.InvalidArgument, "%d sites; want 1 to %d", len(sites), maxSites)
 	}
+	code, err := s.code()
+	if err != nil {
+		return err
+	}
 	for _, site := range sites {
-		if len(site.Bytes) == 0 || len(site.Bytes) > maxSiteBytes {
-			return problem.New(problem.InvalidArgument, "site %#x: an instruction of %d bytes", site.Address, len(site.Bytes))
+		if err := s.isCode(code, site); err != nil {
+			return err
 		}
-		how, found, err := s.look(site)
+		how, err := s.look(site)
 		switch {
 		case err != nil:
 			return problem.New(problem.FailedPrecondition, "site %#x: %v", site.Address, err)
@@ -168,13 +193,30 @@ func (m *monitor) admit(s *subject, sites []target.Site) error {
 			return problem.New(problem.FailedPrecondition, "target_replaced: process %d has executed another program or ended", s.identity.PID)
 		case how == siteOther:
 			return problem.New(problem.FailedPrecondition,
-				"site %#x: the process's memory holds % x there, the analysed file % x: something has changed the code", site.Address, found, site.Bytes)
+				"site %#x: the process's memory is not what is in the analysed file: something has changed the code", site.Address)
 		case how == siteProbed && !m.isOurs(s, site, nil):
 			return problem.New(problem.FailedPrecondition,
 				"site %#x: another tool has a breakpoint there (a debugger, a profiler): end that first, or choose another function", site.Address)
 		}
 	}
 	return nil
+}
+
+// shareText gives a subject the lock of its process's text. The lock of the monitor is held.
+func (m *monitor) shareText(s *subject) {
+	for _, other := range m.inspections {
+		if other != s && other.same(s) {
+			s.text = other.text
+			return
+		}
+	}
+	for _, h := range m.holds {
+		if h.subject.same(s) {
+			s.text = h.subject.text
+			return
+		}
+	}
+	s.text = new(sync.Mutex)
 }
 
 // isOurs says whether a holder other than the excepted one has a breakpoint at a site, or is about to. The lock of text is held.

@@ -40,7 +40,7 @@ type listed struct {
 
 // runInspector answers questions about one executable until nobody asks any more.
 func runInspector() error {
-	for fd := firstDescriptor; fd <= firstDescriptor+2; fd++ {
+	for fd := firstDescriptor; fd <= firstDescriptor+3; fd++ {
 		unix.CloseOnExec(fd)
 	}
 	if err := confineInspector(); err != nil {
@@ -61,17 +61,24 @@ func runInspector() error {
 			}
 			return fmt.Errorf("hear from agent: %w", err)
 		}
-		if err := agent.send(inspectFor(in, q)); err != nil {
+		if err := agent.send(inspectFor(in, h.OtherProcesses, q, firstDescriptor+3)); err != nil {
 			return fmt.Errorf("answer agent: %w", err)
 		}
 	}
 }
 
-// inspectFor answers one question. An error becomes part of the answer.
-func inspectFor(in resolve.Input, q question) any {
+// inspectFor answers one question. An error becomes part of the answer. Of a Target the monitor is told first.
+func inspectFor(in resolve.Input, others int, q question, monitor int) any {
 	switch {
 	case q.Resolve != nil:
 		t, err := resolve.Resolve(in, q.Resolve)
+		if err == nil {
+			t.OtherProcesses = others
+			err = vouch(monitor, q.Resolve, t)
+		}
+		if err != nil {
+			t = nil
+		}
 		return resolved{Problem: problem.Of(err), Target: t}
 	case q.Functions != nil:
 		l, err := resolve.Functions(in, q.Functions.Pattern, q.Functions.Limit)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
-	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
 // TestInspector looks at an inspector while it lives, and kills it.
@@ -50,7 +49,7 @@ func TestInspector(t *testing.T) {
 		t.Errorf("asking an inspector that is gone: %v", err)
 	}
 	for { // the monitor may not yet have heard of the death
-		err = s.agent.Call("Agent.CompareLooked", target.Site{Address: 1, Bytes: []byte{0x90}}, new(struct{}))
+		err = s.agent.Call("Agent.CompareLooked", CompareArgs{}, new(struct{}))
 		if err != nil && strings.Contains(err.Error(), "the inspection has ended") {
 			break
 		}

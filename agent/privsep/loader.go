@@ -131,7 +131,7 @@ func (l *holderLoader) compareFile(site target.Site) error {
 		return problem.New(problem.FailedPrecondition, "site %#x: read the executable at %#x: %v", site.Address, site.FileOffset, err)
 	}
 	if !bytes.Equal(found, site.Bytes) {
-		return problem.New(problem.FailedPrecondition, "site %#x: the executable holds % x, the analysis % x", site.Address, found, site.Bytes)
+		return problem.New(problem.FailedPrecondition, "site %#x: the executable is not what was analysed: something has written to it", site.Address)
 	}
 	return nil
 }

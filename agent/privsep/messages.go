@@ -29,8 +29,9 @@ type request struct {
 }
 
 type compareRequest struct {
-	Inspection uint64        `json:"inspection"`
-	Sites      []target.Site `json:"sites"`
+	Inspection uint64         `json:"inspection"`
+	Spec       *probe.Spec    `json:"spec"` // what the inspector was asked
+	Target     *target.Target `json:"target"`
 }
 
 type holdRequest struct {
@@ -49,9 +50,8 @@ type reply struct {
 }
 
 type inspected struct {
-	ID             uint64          `json:"id"`
-	Identity       target.Identity `json:"identity"` // what the kernel says, not what is in the file
-	OtherProcesses int             `json:"otherProcesses"`
+	ID       uint64          `json:"id"`
+	Identity target.Identity `json:"identity"` // what the kernel says, not what is in the file
 }
 
 type held struct {

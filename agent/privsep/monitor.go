@@ -36,10 +36,6 @@ type monitor struct {
 	agent *child
 	conn  *conn
 
-	// text is held while the memory of targets is looked at, so that what is found is judged by who has breakpoints there. A
-	// target can make a look take long: what must not wait for it takes only mu.
-	text sync.Mutex
-
 	mu          sync.Mutex
 	ended       bool // no more children
 	lastID      uint64

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/grant"
 	"github.com/keyhole-dev/keyhole/internal/probe"
+	"github.com/keyhole-dev/keyhole/internal/target"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
 
@@ -79,8 +81,16 @@ func TestTargetIsCheckedByTheLoader(t *testing.T) {
 	for twist, want := range map[string]string{
 		"digest":   "the plan on record is sha256:0000",
 		"identity": "is not the process that was inspected",
-		"bytes":    "the executable holds",
-		"offset":   "the executable holds",
+		"path":     "is not the process that was inspected",
+		"bytes":    "the executable is not what was analysed",
+		"offset":   "the executable is not what was analysed",
+
+		"middle of an instruction": "not what the inspector found",
+		"function":                 "not what the inspector found",
+		"place of a value":         "not what the inspector found",
+		"name of a value":          "not what the inspector found",
+		"one value less":           "not what the inspector found",
+		"one value more":           "not what the inspector found",
 	} {
 		t.Run(twist, func(*testing.T) {
 			session := s.newSession()
@@ -88,6 +98,145 @@ func TestTargetIsCheckedByTheLoader(t *testing.T) {
 		})
 	}
 }
+
+// TestTargetIsOfTheGrantedRequest has an agent that was taken over resolve another request than the one that was granted.
+func TestTargetIsOfTheGrantedRequest(t *testing.T) {
+	s, v := newStage(t), startVault(t)
+	granted := specOf(v.PID(), time.Minute)
+	asked := granted
+	asked.Arguments = []string{"note"}
+	s.refused(v, HoldArgs{Session: "s-other", Spec: asked, Envelope: s.authority.grant("s-other", granted)}, "not what the inspector found")
+}
+
+// TestMonitorTellsNoMemory has an agent that was taken over ask the monitor to compare memory that is no code: whatever it thinks is there, the answer is the same.
+func TestMonitorTellsNoMemory(t *testing.T) {
+	s, v := newStage(t), startVault(t)
+	spec := specOf(v.PID(), time.Minute).WithDefaults()
+	s.call("Look", spec.Target, new(struct{}))
+	defer s.call("CloseLooked", struct{}{}, new(struct{}))
+	var found target.Target
+	s.call("ResolveLooked", spec, &found)
+	s.call("CompareLooked", CompareArgs{spec, found}, new(struct{}))
+
+	var stack testkit.Mapping
+	for _, m := range testkit.Mappings(t, v.PID()) {
+		if m.Path == "[stack]" {
+			stack = m
+		}
+	}
+	memory, err := os.Open(fmt.Sprintf("/proc/%d/mem", v.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	secret := make([]byte, 8)
+	if _, err := memory.ReadAt(secret, int64(stack.End-64)); err != nil {
+		t.Fatal(err)
+	}
+	answers := make(map[string]bool)
+	for _, guess := range [][]byte{secret, {1, 2, 3, 4, 5, 6, 7, 8}, secret[:1], {secret[0] ^ 1}} {
+		args := CompareArgs{spec, found}
+		args.Target.Sites = []target.Site{found.Sites[0]}
+		args.Target.Sites[0].RuntimeAddress, args.Target.Sites[0].Bytes = stack.End-64, guess
+		err := s.agent.Call("Agent.CompareLooked", args, new(struct{}))
+		if err == nil {
+			t.Fatalf("the monitor compares % x with the stack", guess)
+		}
+		answers[err.Error()] = true
+	}
+	if len(answers) != 1 {
+		t.Errorf("the answers differ: %v", answers)
+	}
+}
+
+// TestCodeOfTheExecutable: what the monitor takes for code, even of a Target that an inspector has vouched for.
+func TestCodeOfTheExecutable(t *testing.T) {
+	v := startVault(t)
+	s, err := openSubject(v.PID(), fileID{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.release()
+	code, err := s.code()
+	if err != nil || len(code) == 0 {
+		t.Fatalf("%d parts of code, %v", len(code), err)
+	}
+	m := code[0]
+	const within = 64
+	good := target.Site{RuntimeAddress: m.Start + within, FileOffset: m.Offset + within, Bytes: make([]byte, 4)}
+	if _, err := s.exe.ReadAt(good.Bytes, int64(good.FileOffset)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.isCode(code, good); err != nil {
+		t.Errorf("code: %v", err)
+	}
+	for name, change := range map[string]func(*target.Site){
+		"another offset":        func(s *target.Site) { s.FileOffset++ },
+		"another address":       func(s *target.Site) { s.RuntimeAddress++ },
+		"other bytes":           func(s *target.Site) { s.Bytes = []byte{1, 2, 3, 4} },
+		"beyond the mapping":    func(s *target.Site) { s.RuntimeAddress, s.FileOffset = m.End-1, m.Offset+(m.End-1-m.Start) },
+		"no bytes":              func(s *target.Site) { s.Bytes = nil },
+		"too many bytes":        func(s *target.Site) { s.Bytes = make([]byte, maxSiteBytes+1) },
+		"an offset that wraps":  func(s *target.Site) { s.FileOffset = m.Offset - 1; s.RuntimeAddress = m.Start - 1 },
+		"an address from space": func(s *target.Site) { s.RuntimeAddress = ^uint64(0) - 2; s.FileOffset = ^uint64(0) - 2 },
+	} {
+		site := good
+		change(&site)
+		if s.isCode(code, site) == nil {
+			t.Errorf("%s is taken for code", name)
+		}
+	}
+}
+
+// TestStuckMemory: a target whose memory does not come keeps nobody waiting for longer than a moment, and once it comes it is looked at again.
+func TestStuckMemory(t *testing.T) {
+	never, answer, err := os.Pipe() // a read of it waits, as one of a page whose file server does not answer does
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Close()
+	if err := unix.SetNonblock(int(never.Fd()), false); err != nil {
+		t.Fatal(err)
+	}
+	var waits atomic.Bool
+	waits.Store(true)
+	s := &subject{memory: memoryFunc(func(b []byte, _ int64) (int, error) {
+		if waits.Load() {
+			return never.Read(b)
+		}
+		return len(b), nil
+	})}
+	s.users.Store(1)
+	for _, most := range []time.Duration{2 * lookTime, lookTime / 2} {
+		began := time.Now()
+		if _, err := s.read(1, 1); err != errStuck {
+			t.Errorf("reading it: %v; want that it is stuck", err)
+		}
+		if took := time.Since(began); took > most {
+			t.Errorf("it took %v; want at most %v", took, most)
+		}
+	}
+	waits.Store(false)
+	if _, err := answer.Write([]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	for giveUp := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := s.read(1, 1); err == nil {
+			break
+		}
+		if time.Now().After(giveUp) {
+			t.Fatal("it came back, and is not looked at again")
+		}
+	}
+}
+
+// A memoryFunc is a target's memory.
+type memoryFunc func(b []byte, at int64) (int, error)
+
+func (f memoryFunc) ReadAt(b []byte, at int64) (int, error) { return f(b, at) }
+
+// Close implements memory.
+func (memoryFunc) Close() error { return nil }
 
 // poke writes a byte into a process's text, as a debugger does.
 func poke(t *testing.T, pid int, address uint64, b byte) {

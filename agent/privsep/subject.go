@@ -9,7 +9,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,9 +35,22 @@ type subject struct {
 
 	process *os.File // pidfd
 	exe     *os.File
-	memory  *os.File // of the address space that it had when it was opened
+	memory  memory // of the address space that it had when it was opened
+
+	proofs *proofs      // of its inspector
+	text   *sync.Mutex  // held while its memory is looked at; subjects of one process share it
+	stuck  atomic.Int32 // looks that have not come back
 
 	users atomic.Int32
+}
+
+// lookTime is how long a look at a target's memory may take. A page of a file whose server does not answer never comes.
+const lookTime = time.Second
+
+// A memory is /proc/PID/mem, open.
+type memory interface {
+	io.ReaderAt
+	io.Closer
 }
 
 // A fileID names a file as long as it is open or linked.
@@ -72,9 +88,11 @@ func (s *subject) open(self fileID) error {
 	}
 	s.identity.StartTicks, s.identity.Comm = stat.StartTicks, stat.Comm
 	// The memory first: it tells, at the end, whether the process executed something else meanwhile.
-	if s.memory, err = os.Open(dir + "mem"); err != nil {
+	opened, err := os.Open(dir + "mem")
+	if err != nil {
 		return s.explain(err)
 	}
+	s.memory = opened
 	if s.exe, err = os.Open(dir + "exe"); err != nil {
 		return s.explain(err)
 	}
@@ -172,9 +190,87 @@ func (s *subject) check() error {
 
 // sameMemory says whether the address space that was opened still has a user. It has none after an exec, or an exit.
 func (s *subject) sameMemory() bool {
-	var b [1]byte
-	_, err := s.memory.ReadAt(b[:], 0)
+	_, err := s.read(0, 1)
 	return !errors.Is(err, io.EOF) // nothing is mapped at 0, which is another error
+}
+
+// read copies n bytes of the target's memory. It gives up after lookTime, and from then on at once, so that a target cannot keep others waiting.
+func (s *subject) read(address uint64, n int) ([]byte, error) {
+	if s.stuck.Load() > 0 {
+		return nil, errStuck
+	}
+	s.retain()
+	type result struct {
+		bytes []byte
+		err   error
+	}
+	done := make(chan result, 1)
+	var decided atomic.Bool // whether it came in time
+	go func() {
+		defer s.release()
+		b := make([]byte, n)
+		_, err := s.memory.ReadAt(b, int64(address))
+		if !decided.CompareAndSwap(false, true) {
+			s.stuck.Add(-1)
+		}
+		done <- result{b, err}
+	}()
+	timer := time.NewTimer(lookTime)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.bytes, r.err
+	case <-timer.C:
+	}
+	s.stuck.Add(1)
+	if decided.CompareAndSwap(false, true) {
+		return nil, errStuck
+	}
+	s.stuck.Add(-1)
+	r := <-done
+	return r.bytes, r.err
+}
+
+var errStuck = fmt.Errorf("its memory could not be read within %v", lookTime)
+
+// code are the parts of the process's memory that are code of its executable, as the kernel mapped it.
+func (s *subject) code() ([]procfs.Mapping, error) {
+	b, err := readMaps(fmt.Sprintf("/proc/%d/maps", s.identity.PID))
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	all, err := procfs.ParseMaps(b)
+	if err != nil {
+		return nil, err
+	}
+	i := &s.identity
+	return slices.DeleteFunc(all, func(m procfs.Mapping) bool {
+		// File systems in layers show another device here than in the file's own status.
+		ofExecutable := m.Inode == i.Inode && (m.Device == i.Device || m.Path == i.Path)
+		return !ofExecutable || !m.Executable || m.Writable || !m.Private
+	}), nil
+}
+
+// isCode says why a site is not an instruction of the executable at the place where the kernel mapped it.
+func (s *subject) isCode(code []procfs.Mapping, site target.Site) error {
+	n := uint64(len(site.Bytes))
+	if n == 0 || n > maxSiteBytes {
+		return problem.New(problem.InvalidArgument, "site %#x: an instruction of %d bytes", site.Address, n)
+	}
+	mapped := slices.ContainsFunc(code, func(m procfs.Mapping) bool {
+		return site.RuntimeAddress >= m.Start && site.RuntimeAddress < m.End && m.End-site.RuntimeAddress >= n &&
+			site.FileOffset >= m.Offset && site.FileOffset-m.Offset == site.RuntimeAddress-m.Start
+	})
+	found := make([]byte, n)
+	if mapped {
+		if _, err := s.exe.ReadAt(found, int64(site.FileOffset)); err != nil {
+			return problem.New(problem.FailedPrecondition, "site %#x: read the executable: %v", site.Address, err)
+		}
+	}
+	if !mapped || !bytes.Equal(found, site.Bytes) {
+		return problem.New(problem.FailedPrecondition, "site %#x: it is not code of the executable, where the process has mapped that", site.Address)
+	}
+	return nil
 }
 
 // The ways in which a site's memory can look.
@@ -185,22 +281,20 @@ const (
 	siteGone            // no such memory any more
 )
 
-// look says how the memory at a site is, and what is there.
-func (s *subject) look(site target.Site) (how int, found []byte, err error) {
-	found = make([]byte, len(site.Bytes))
-	if _, err := s.memory.ReadAt(found, int64(site.RuntimeAddress)); err != nil {
-		if errors.Is(err, io.EOF) {
-			return siteGone, nil, nil
-		}
-		return siteOther, nil, fmt.Errorf("read %d bytes at %#x: %w", len(found), site.RuntimeAddress, err)
-	}
+// look says how the memory at a site is.
+func (s *subject) look(site target.Site) (how int, err error) {
+	found, err := s.read(site.RuntimeAddress, len(site.Bytes))
 	switch {
+	case errors.Is(err, io.EOF):
+		return siteGone, nil
+	case err != nil:
+		return siteOther, fmt.Errorf("read %d bytes at %#x: %w", len(site.Bytes), site.RuntimeAddress, err)
 	case bytes.Equal(found, site.Bytes):
-		return siteOriginal, found, nil
+		return siteOriginal, nil
 	case found[0] == breakpoint && bytes.Equal(found[1:], site.Bytes[1:]):
-		return siteProbed, found, nil
+		return siteProbed, nil
 	default:
-		return siteOther, found, nil
+		return siteOther, nil
 	}
 }
 
@@ -217,7 +311,13 @@ func (s *subject) release() {
 	if s.users.Add(-1) > 0 {
 		return
 	}
-	for _, f := range []*os.File{s.process, s.exe, s.memory} {
+	if s.proofs != nil {
+		s.proofs.close()
+	}
+	if s.memory != nil {
+		s.memory.Close()
+	}
+	for _, f := range []*os.File{s.process, s.exe} {
 		if f != nil {
 			f.Close()
 		}

@@ -158,13 +158,19 @@ func (c *Ceiling) Allow(spec *probe.Spec) error {
 	return nil
 }
 
+// AllowProcess says why nobody may look at a process, whatever it is that is asked of it. The error is a *problem.Error of code
+// PermissionDenied.
+func (c *Ceiling) AllowProcess(i *target.Identity) error {
+	if slices.Contains(ourCommands, i.Comm) {
+		return denied("process %d is %s, a part of Keyhole, and those are never probed", i.PID, i.Comm)
+	}
+	return c.allowExecutable(i.Path)
+}
+
 // AllowTarget says why nobody may look at what a request was resolved to. The error is a *problem.Error of code
 // PermissionDenied.
 func (c *Ceiling) AllowTarget(t *target.Target) error {
-	if slices.Contains(ourCommands, t.Identity.Comm) {
-		return denied("process %d is %s, a part of Keyhole, and those are never probed", t.Identity.PID, t.Identity.Comm)
-	}
-	if err := c.allowExecutable(t.Identity.Path); err != nil {
+	if err := c.AllowProcess(&t.Identity); err != nil {
 		return err
 	}
 	if glob.MatchAny(c.ForbiddenFunctions, t.Function.Name) {
