@@ -82,6 +82,12 @@ func below(path, other string) bool {
 	return ok && (rest == "" || rest[0] == '.')
 }
 
+// lies says whether a value is a path or lies below it, by whichever of its names.
+func lies(v *target.Value, path string) bool {
+	f := redact.Field{Path: v.Path, Names: v.Names, Embedded: v.Embedded}
+	return slices.ContainsFunc(f.Paths(), func(own string) bool { return below(own, path) })
+}
+
 type compiler struct {
 	target *target.Target
 	rules  *redact.Ruleset
@@ -120,10 +126,10 @@ func (c *compiler) compile() error {
 func (c *compiler) decide(v *target.Value) redact.Decision {
 	kind := string(v.Kind)
 	d := c.rules.Decide(redact.Field{
-		Path: v.Path, Names: v.Names, TypeName: v.TypeName, Kind: kind, Function: c.target.Function.Name,
+		Path: v.Path, Names: v.Names, Types: v.Types, Embedded: v.Embedded, TypeName: v.TypeName, Kind: kind, Function: c.target.Function.Name,
 	})
 	for _, r := range c.spec.Redact {
-		if !below(v.Path, r.Path) {
+		if !lies(v, r.Path) {
 			continue
 		}
 		action, err := redact.ParseAction(r.Action)
@@ -138,7 +144,7 @@ func (c *compiler) decide(v *target.Value) redact.Decision {
 // redactionsApply refuses a redaction that no value is subject to: whoever asked for it believes that something is hidden.
 func (c *compiler) redactionsApply() error {
 	for _, r := range c.spec.Redact {
-		if !slices.ContainsFunc(c.target.Values, func(v target.Value) bool { return below(v.Path, r.Path) }) {
+		if !slices.ContainsFunc(c.target.Values, func(v target.Value) bool { return lies(&v, r.Path) }) {
 			return problem.New(problem.InvalidArgument, "--redact %s=%s: no captured value is %s or lies below it", r.Path, r.Action, r.Path)
 		}
 	}

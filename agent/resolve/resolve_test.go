@@ -15,6 +15,7 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
+	"github.com/keyhole-dev/keyhole/internal/redact"
 	"github.com/keyhole-dev/keyhole/internal/target"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
@@ -368,4 +369,48 @@ func FuzzResolve(f *testing.F) {
 			t.Errorf("it resolves and cannot be listed: %v", err)
 		}
 	})
+}
+
+// TestPromotedFields: a field is redacted alike by whichever path it is asked for, since rules see every name and type on the way.
+func TestPromotedFields(t *testing.T) {
+	in := mapped(inputOfFile(t, testkit.BuildGo(t, goTarget)))
+	rules, err := redact.Shipped().WithCompulsory([]redact.Rule{
+		{ID: "test/path", Match: redact.Match{Path: "l.Credentials.High"}, Action: redact.Action{Kind: redact.Length}},
+		{ID: "test/promoted", Match: redact.Match{Path: "l.Low"}, Action: redact.Action{Kind: redact.Digest}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		path, other string
+		names       []string
+		rule        string
+	}{
+		{"l.Low", "l.Credentials.Low", []string{"l", "Credentials", "Low"}, redact.RuleSecretName},
+		{"l.High", "l.Credentials.High", []string{"l", "Credentials", "High"}, redact.RuleSecretName},
+		{"l.Text", "l.Credentials.Text", []string{"l", "Credentials", "Text"}, redact.RuleSecretName},
+		{"p.Low", "", []string{"p", "Low"}, redact.RuleSecretName},
+		{"l.Name", "", []string{"l", "Name"}, redact.RuleDefaultText},
+	} {
+		spec := probe.Spec{Function: "main.Check", Arguments: []string{c.path}}
+		if c.other != "" {
+			spec.Arguments = append(spec.Arguments, c.other)
+		}
+		found, err := Resolve(in, &spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range found.Values {
+			if !slices.Equal(v.Names, c.names) || len(v.Types) != len(v.Names) {
+				t.Errorf("%s goes by %q of types %q; want %q", v.Path, v.Names, v.Types, c.names)
+			}
+			if first := found.Values[0].Data; v.Data.Register != first.Register || !slices.Equal(v.Data.Offsets, first.Offsets) {
+				t.Errorf("%s is at %+v, %s at %+v", v.Path, v.Data, c.path, first)
+			}
+			d := rules.Decide(redact.Field{Path: v.Path, Names: v.Names, Types: v.Types, Embedded: v.Embedded, TypeName: v.TypeName, Kind: string(v.Kind)})
+			if d.Rule != c.rule {
+				t.Errorf("%s is decided by %s; want %s", v.Path, d.Rule, c.rule)
+			}
+		}
+	}
 }

@@ -162,6 +162,7 @@ func (v *values) parameterValues(p debuginfo.Parameter) []target.Value {
 		miss(&whole, unsupported(err.Error()))
 		return []target.Value{whole}
 	}
+	whole.Types = []string{t.Name}
 	pl, gone := v.locate(p, t)
 	v.fill(&whole, pl, t, gone, false)
 	in := t
@@ -188,7 +189,7 @@ func (v *values) parameterValues(p debuginfo.Parameter) []target.Value {
 		if err != nil || f.Bits || !isName(f.Name) {
 			continue
 		}
-		x := target.Value{Path: p.Name + "." + f.Name, Names: []string{p.Name, f.Name}, Kind: target.KindOther}
+		x := target.Value{Path: p.Name + "." + f.Name, Names: []string{p.Name, f.Name}, Types: []string{t.Name, ft.Name}, Kind: target.KindOther}
 		if v.fill(&x, pl.field(f.Offset), ft, nil, false); isShown(x.Kind) {
 			list = append(list, x)
 		}

@@ -103,28 +103,47 @@ func (v *values) at(path string) (target.Value, error) {
 		miss(&value, unsupported(err.Error()))
 		return value, nil
 	}
+	value.Names, value.Types = names[:1:1], []string{t.Name}
 	pl, gone := v.locate(p, t)
 	length := false
 	for i, name := range names[1:] {
 		so := strings.Join(names[:i+1], ".")
 		if i == len(names)-2 && name == "len" && (t.Kind == debuginfo.KindGoSlice || t.Kind == debuginfo.KindGoString) {
 			length = true
+			value.Names, value.Types = append(value.Names, name), append(value.Types, "int")
 			break
 		}
-		var bits bool
-		if pl, t, bits, gone, err = v.step(pl, t, gone, name, so); err != nil {
+		var way []hop
+		if pl, way, gone, err = v.step(pl, t, gone, name, so); err != nil {
 			return target.Value{}, err
 		}
-		if bits {
-			gone = unsupported("bit field")
-		}
-		if t == nil {
+		if way == nil {
+			value.Names = append(value.Names, names[i+1:]...)
+			value.Types = append(value.Types, make([]string, len(names)-i-1)...)
 			miss(&value, gone)
 			return value, nil
+		}
+		passed(&value, way)
+		t = way[len(way)-1].typ
+		if way[len(way)-1].Bits {
+			gone = unsupported("bit field")
 		}
 	}
 	v.fill(&value, pl, t, gone, length)
 	return value, nil
+}
+
+// passed notes what a step went through: rules look at each name and type on the way, whether the path names it or not.
+func passed(value *target.Value, way []hop) {
+	for i, h := range way {
+		if h.Name == "" {
+			continue // C leaves it anonymous
+		}
+		if i < len(way)-1 {
+			value.Embedded = append(value.Embedded, len(value.Names))
+		}
+		value.Names, value.Types = append(value.Names, h.Name), append(value.Types, h.typ.Name)
+	}
 }
 
 func (v *values) parameter(name string) (debuginfo.Parameter, error) {
@@ -156,12 +175,12 @@ func isName(s string) bool {
 	return err == nil && len(names) == 1 && s != "_"
 }
 
-// step goes from a value to its field, through pointers. A nil type says that the way ends here, and gone says why.
-func (v *values) step(pl place, t *debuginfo.Type, gone *missing, name, so string) (place, *debuginfo.Type, bool, *missing, error) {
+// step goes from a value to its field, through pointers, and says by which way. No way says that it ends here, and gone why.
+func (v *values) step(pl place, t *debuginfo.Type, gone *missing, name, so string) (place, []hop, *missing, error) {
 	for hops := 0; t.Kind == debuginfo.KindPointer; hops++ {
 		to, err := v.program.debug.Elem(t)
 		if err != nil || hops == maxLoads {
-			return pl, nil, false, unsupported(fmt.Sprintf("%s is a pointer to what cannot be read", so)), nil
+			return pl, nil, unsupported(fmt.Sprintf("%s is a pointer to what cannot be read", so)), nil
 		}
 		if t = to; gone == nil {
 			pl, gone = pl.follow()
@@ -170,25 +189,24 @@ func (v *values) step(pl place, t *debuginfo.Type, gone *missing, name, so strin
 	switch t.Kind {
 	case debuginfo.KindStruct:
 	case debuginfo.KindGoOther, debuginfo.KindGoSlice, debuginfo.KindArray:
-		return pl, nil, false, unsupported(fmt.Sprintf("%s is of type %s: what is inside of it cannot be read yet", so, t.Name)), nil
+		return pl, nil, unsupported(fmt.Sprintf("%s is of type %s: what is inside of it cannot be read yet", so, t.Name)), nil
 	default:
-		return pl, nil, false, nil, problem.New(problem.NotFound, "%s is of type %s, which has no field %q", so, t.Name, name)
+		return pl, nil, nil, problem.New(problem.NotFound, "%s is of type %s, which has no field %q", so, t.Name, name)
 	}
-	f, err := v.field(t, name)
+	way, err := v.field(t, name)
 	if err != nil {
-		return pl, nil, false, nil, err
+		return pl, nil, nil, err
 	}
-	if f == nil {
-		return pl, nil, false, nil, v.noField(t, name, so)
+	if way == nil {
+		return pl, nil, nil, v.noField(t, name, so)
 	}
-	for _, hop := range f {
+	for _, hop := range way {
 		if hop.pointer && gone == nil {
 			pl, gone = pl.follow()
 		}
 		pl = pl.field(hop.Offset)
-		t = hop.typ
 	}
-	return pl, t, f[len(f)-1].Bits, gone, nil
+	return pl, way, gone, nil
 }
 
 func (v *values) noField(t *debuginfo.Type, name, so string) error {

@@ -62,6 +62,22 @@ func (v *vocabulary) means(name string) bool {
 	return false
 }
 
+// endsIn says whether what a name ends in is in the vocabulary: what a SessionToken is, and a TokenBucket is not.
+func (v *vocabulary) endsIn(name string) bool {
+	words := splitWords(name)
+	if len(words) == 0 {
+		return false
+	}
+	joined := strings.Join(words, "")
+	for _, part := range v.Parts {
+		if strings.HasSuffix(joined, part) || strings.HasSuffix(joined, part+"s") {
+			return true
+		}
+	}
+	last := words[len(words)-1]
+	return v.lists(last) || v.lists(strings.TrimSuffix(last, "s"))
+}
+
 func (v *vocabulary) lists(word string) bool {
 	for _, w := range v.Words {
 		if word == w {

@@ -370,3 +370,47 @@ func FuzzParseRules(f *testing.F) {
 		}
 	})
 }
+
+// TestRulesSeeTheWholeWay: a rule by path, name or type speaks of a field whichever of its paths was asked for.
+func TestRulesSeeTheWholeWay(t *testing.T) {
+	way := Field{
+		Names: []string{"l", "Meta", "Inner", "Low"}, Types: []string{"*main.Login", "main.Meta", "*main.Box", "uint64"}, Embedded: []int{1, 2}, TypeName: "uint64", Kind: "uint",
+	}
+	paths := []string{"l.Low", "l.Meta.Low", "l.Inner.Low", "l.Meta.Inner.Low"}
+	for _, m := range []Match{
+		{Path: "l.Low"}, {Path: "l.Meta.Low"}, {Path: "l.Meta.Inner.Low"}, {Path: "l.meta"}, {Path: "l.Meta.*"}, {Path: "l.Inner"}, {Name: "Inner"}, {Name: "low"}, {Type: "main.Box"},
+		{Type: "*main.Box"}, {Type: "main.Login", Name: "l"}, {Type: "uint64", Path: "l.Inner.Low"},
+	} {
+		rules, err := Shipped().WithCompulsory([]Rule{{ID: "test/way", Match: m, Action: Action{Kind: Drop}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			way.Path = path
+			if d := rules.Decide(way); d.Rule != "test/way" {
+				t.Errorf("%+v does not speak of %s: it is %s by %s", m, path, d.Action, d.Rule)
+			}
+		}
+	}
+	for _, m := range []Match{{Path: "l.Other"}, {Name: "login"}, {Type: "main.Box", Name: "Meta"}, {Type: "Box"}, {Path: "Meta.Low"}} {
+		rules, err := Shipped().WithCompulsory([]Rule{{ID: "test/way", Match: m, Action: Action{Kind: Digest}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := rules.Decide(way); d.Rule == "test/way" {
+			t.Errorf("%+v speaks of %s", m, way.Path)
+		}
+	}
+}
+
+func TestTypesOnTheWay(t *testing.T) {
+	for typeName, want := range map[string]string{
+		"*main.Password": RuleSecretName, "main.APIKey": RuleSecretName, "auth.SessionTokens": RuleSecretName, "[]main.Credentials": RuleSecretName, "main.Card": RuleIdentifierName,
+		"main.PasswordStore": RuleDefaultScalar, "*limit.TokenBucket": RuleDefaultScalar, "main.CardReader": RuleDefaultScalar,
+	} {
+		d := Shipped().Decide(Field{Path: "x.Low", Names: []string{"x", "Low"}, Types: []string{typeName, "uint64"}, TypeName: "uint64", Kind: "uint"})
+		if d.Rule != want {
+			t.Errorf("a field of a %s is decided by %s; want %s", typeName, d.Rule, want)
+		}
+	}
+}

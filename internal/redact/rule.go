@@ -168,19 +168,30 @@ func (m *Match) matches(f *Field) (itself, around bool) {
 	if !patternMatches(m.Function, f.Function) {
 		return false, false
 	}
-	names, path := lower(f.Names), strings.ToLower(f.Path)
-	itself = patternMatches(m.Type, f.TypeName) && patternMatches(strings.ToLower(m.Path), path) &&
-		(len(names) > 0 && patternMatches(strings.ToLower(m.Name), names[len(names)-1]) || m.Name == "")
-	if itself || m.Type != "" {
-		return itself, false // the types of what lies around are not known
+	if patternMatches(strings.ToLower(m.Path), strings.ToLower(f.Path)) && m.names(f.Names, f.TypeName) {
+		return true, false
 	}
-	for i := 1; i < len(names); i++ {
-		outer := strings.Join(names[:i], ".")
-		if patternMatches(strings.ToLower(m.Name), names[i-1]) && patternMatches(strings.ToLower(m.Path), outer) {
-			return false, true
+	for _, w := range f.ways() {
+		for i := len(w.names); i > 0; i-- {
+			typeName := w.types[i-1]
+			if i == len(w.names) {
+				typeName = f.TypeName
+			}
+			if patternMatches(strings.ToLower(m.Path), strings.ToLower(strings.Join(w.names[:i], "."))) && m.names(w.names[:i], typeName) {
+				if i == len(w.names) {
+					return true, false
+				}
+				around = true
+			}
 		}
 	}
-	return false, false
+	return false, around
+}
+
+// names says whether the rule's name and type are those of what these names lead to. A pointer is also what it points to.
+func (m *Match) names(names []string, typeName string) bool {
+	return (m.Name == "" || len(names) > 0 && patternMatches(strings.ToLower(m.Name), strings.ToLower(names[len(names)-1]))) &&
+		(patternMatches(m.Type, typeName) || patternMatches(m.Type, strings.TrimLeft(typeName, "*")))
 }
 
 // spellsOut says whether a rule names the field without a wildcard, whatever it says of the way there.
@@ -194,11 +205,3 @@ func (m *Match) spellsOut() bool {
 
 // patternMatches treats the empty pattern as saying nothing.
 func patternMatches(pattern, s string) bool { return pattern == "" || glob.Match(pattern, s) }
-
-func lower(names []string) []string {
-	out := make([]string, len(names))
-	for i, n := range names {
-		out[i] = strings.ToLower(n)
-	}
-	return out
-}

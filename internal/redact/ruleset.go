@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // IDs of the rules that are built in.
@@ -96,6 +97,8 @@ func (rs *Ruleset) Digest() string {
 type Field struct {
 	Path     string   // c.user.email
 	Names    []string // c, user, email
+	Types    []string // the type of each of these, empty where it is not known; none if nothing is
+	Embedded []int    // indexes of names that a path may leave out
 	TypeName string
 	Kind     string // as target.Kind has it
 	Function string // that the field is an argument of, or lies below one
@@ -192,7 +195,52 @@ func unspoken(f *Field, identifier bool) Decision {
 	}
 }
 
-// means looks at every name on the path and at the type.
+// means looks at every name on the way, at the type, and at what the types on the way are called in the end: a field of a Password is part of a
+// password, one of a PasswordStore is not.
 func (f *Field) means(v *vocabulary) bool {
-	return slices.ContainsFunc(f.Names, v.means) || v.means(typeWords(f.TypeName))
+	if slices.ContainsFunc(f.Names, v.means) || v.means(typeWords(f.TypeName)) {
+		return true
+	}
+	return slices.ContainsFunc(f.Types, func(name string) bool {
+		return v.endsIn(typeWords(name))
+	})
+}
+
+// A way is one of the ways in which a field can be named, from the outside in.
+type way struct {
+	names []string
+	types []string // of the same length
+}
+
+// maxOptional is how many embedded names are left out in every combination. There are 2^n of these; of further names, all are named.
+const maxOptional = 6
+
+// ways are all the ways to name a field: with and without what is embedded.
+func (f *Field) ways() []way {
+	types := f.Types
+	if len(types) != len(f.Names) {
+		types = make([]string, len(f.Names))
+	}
+	optional := f.Embedded[:min(len(f.Embedded), maxOptional)]
+	var all []way
+	for without := range 1 << len(optional) {
+		var w way
+		for i, name := range f.Names {
+			if at := slices.Index(optional, i); at >= 0 && without>>at&1 == 1 {
+				continue
+			}
+			w.names, w.types = append(w.names, name), append(w.types, types[i])
+		}
+		all = append(all, w)
+	}
+	return all
+}
+
+// Paths are all the paths to a field, as asked for first.
+func (f *Field) Paths() []string {
+	paths := []string{f.Path}
+	for _, w := range f.ways() {
+		paths = append(paths, strings.Join(w.names, "."))
+	}
+	return paths
 }

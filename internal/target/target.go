@@ -85,12 +85,16 @@ const (
 
 // A Value is one path of the request with its type and its place at the site.
 type Value struct {
-	Path      string   `json:"path"`  // as asked for, or found: "c.user.email"
-	Names     []string `json:"names"` // the field names on the way, each of which rules look at: c, user, email
-	TypeName  string   `json:"typeName"`
-	Kind      Kind     `json:"kind"`
-	Size      int      `json:"size"` // of a scalar, in bytes: 1, 2, 4 or 8
-	Condition bool     `json:"condition,omitempty"`
+	Path  string   `json:"path"`  // as asked for, or found: "c.user.email"
+	Names []string `json:"names"` // the field names on the way, each of which rules look at: c, user, email
+	// Types are the type's name of each of these, empty where it is not known; there are none if nothing is.
+	Types []string `json:"types,omitempty"`
+	// Embedded are the indexes of names that a path may leave out, because the language promotes what lies in them.
+	Embedded  []int  `json:"embedded,omitempty"`
+	TypeName  string `json:"typeName"`
+	Kind      Kind   `json:"kind"`
+	Size      int    `json:"size"` // of a scalar, in bytes: 1, 2, 4 or 8
+	Condition bool   `json:"condition,omitempty"`
 
 	// Data is the scalar itself or the pointer to a string's bytes, Length the number of those bytes.
 	// Offset is added to Data before a string is read: char arrays lie inside their struct.

@@ -189,6 +189,19 @@ func (v *Value) validateNames() error {
 			return err
 		}
 	}
+	if n := len(v.Types); n != 0 && n != len(v.Names) {
+		return fmt.Errorf("%d types for %d names", n, len(v.Names))
+	}
+	for _, t := range v.Types {
+		if err := texts(text{"type", t, maxLong}); err != nil {
+			return err
+		}
+	}
+	for i, e := range v.Embedded {
+		if e <= 0 || e >= len(v.Names)-1 || i > 0 && e <= v.Embedded[i-1] {
+			return fmt.Errorf("name %d of %d is no embedded one", e, len(v.Names))
+		}
+	}
 	rest := v.Names
 	for part := range strings.SplitSeq(v.Path, ".") {
 		if strings.Trim(part, "0123456789") == "" {

@@ -86,6 +86,7 @@ func round() {
 	say("Opaque", "n", 31, "f", 1.5)
 	Opaque(user, map[string]int{}, make(chan int), func() {}, 1.5, 31)
 	total = Inlined(total) + *kept
+	Check(&Login{"u", Credentials{1, 2, "t"}}, &Password{3})
 	// It begins on a small stack, which grows on the way: each call must still be one hit.
 	say("Deep", "n", 200)
 	Deep(200)
@@ -102,6 +103,21 @@ type User struct {
 
 // Rank is embedded.
 type Rank struct{ Level uint16 }
+
+// A Login promotes the fields of what it embeds.
+type Login struct {
+	Name string
+	Credentials
+}
+
+// Credentials have a name that rules know.
+type Credentials struct {
+	Low, High uint64
+	Text      string
+}
+
+// A Password is a secret by its type alone.
+type Password struct{ Low uint64 }
 
 // A Contact is behind a second pointer.
 type Contact struct{ Email, Phone string }
@@ -128,6 +144,9 @@ var (
 
 //go:noinline
 func Signed(a int8, b int16, c int32, d int64, e int) { total += int(a) + int(b) + int(c) + int(d) + e }
+
+//go:noinline
+func Check(l *Login, p *Password) { total += int(l.Low + p.Low) }
 
 //go:noinline
 func Unsigned(a uint8, b uint16, c uint32, d uint64, e bool) {
