@@ -11,7 +11,6 @@ import (
 	"github.com/keyhole-dev/keyhole/agent/session"
 	spooled "github.com/keyhole-dev/keyhole/audit"
 	"github.com/keyhole-dev/keyhole/internal/audit"
-	"github.com/keyhole-dev/keyhole/internal/grant"
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
@@ -55,7 +54,7 @@ func (j *job) describe(details map[string]string, k session.RecordKind) {
 		details["requester"] = g.Requester
 		details["grantRevision"] = strconv.FormatInt(g.Revision, 10)
 		details["intent"] = strconv.FormatUint(g.Intent.Index, 10)
-		details[grant.SpecDigest] = g.Spec.Digest()
+		details["specDigest"] = g.Spec.Digest()
 	}
 	// What else there is may be read only when the state machine is past the effect that writes it.
 	switch k {

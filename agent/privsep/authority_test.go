@@ -71,9 +71,12 @@ func (a *authority) grant(session string, spec probe.Spec) []byte {
 
 func (a *authority) build(session string, spec probe.Spec) grant.Grant {
 	a.t.Helper()
+	g := grant.Grant{
+		SessionID: session, Revision: 1, Node: testNode, Requester: "spiffe://keyhole.dev/user/tester", Spec: spec, Rules: *redact.Shipped(),
+		TTL: spec.WithDefaults().Limits.TTL, PolicyDigest: "sha256:" + strings.Repeat("0", 64), Issued: time.Now(),
+	}
 	record := audit.Record{
-		Kind: audit.Granted, Time: time.Now().UTC(), SessionID: session, Node: testNode, Actor: "spiffe://keyhole.dev/user/tester",
-		Details: map[string]string{grant.SpecDigest: spec.Digest()},
+		Kind: audit.Granted, Time: time.Now().UTC(), SessionID: session, Node: testNode, Actor: g.Requester, Details: g.Evidence(),
 	}
 	leaf, err := record.Marshal()
 	if err != nil {
@@ -84,11 +87,8 @@ func (a *authority) build(session string, spec probe.Spec) grant.Grant {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return grant.Grant{
-		SessionID: session, Revision: 1, Node: testNode, Requester: "spiffe://keyhole.dev/user/tester", Spec: spec, Rules: *redact.Shipped(),
-		TTL: spec.WithDefaults().Limits.TTL, PolicyDigest: "sha256:" + strings.Repeat("0", 64), Issued: time.Now(),
-		Intent: grant.Intent{Leaf: leaf, Checkpoint: signed},
-	}
+	g.Intent = grant.Intent{Leaf: leaf, Checkpoint: signed}
+	return g
 }
 
 func (a *authority) sign(g grant.Grant, key ed25519.PrivateKey) []byte {

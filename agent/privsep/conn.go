@@ -15,6 +15,9 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/frame"
 )
 
+// maxRequestValues is how many values a frame may hold that a process with capabilities receives: a Target with all that it can have has a third of them.
+const maxRequestValues = 1 << 14
+
 // maxFiles is how many descriptors one frame may carry. One is what we need.
 const maxFiles = 4
 
@@ -26,8 +29,9 @@ type conn struct {
 	sending sync.Mutex
 	broken  error // a frame that was sent in part: what would follow it is rubbish to the other side
 
-	oob   []byte // the room for descriptors; nil: such as come are closed by the kernel
-	files []*os.File
+	values int    // that a frame which is received may hold; 0: as many as fit
+	oob    []byte // the room for descriptors; nil: such as come are closed by the kernel
+	files  []*os.File
 }
 
 // socketPair returns two connected sockets, closed on exec and not blocking.
@@ -95,11 +99,15 @@ func (c *conn) sendRights(b []byte, fds []int) (int, error) {
 // receive reads one frame and returns the files that came with it, which the caller closes. At the end of the stream it
 // returns io.EOF.
 func (c *conn) receive(v any) ([]*os.File, error) {
+	values := c.values
+	if values == 0 {
+		values = frame.MaxBytes
+	}
 	var err error
 	if c.oob == nil {
-		err = frame.Read(c.file, v)
+		err = frame.ReadAtMost(c.file, v, values)
 	} else {
-		err = frame.Read(rightsReader{c}, v)
+		err = frame.ReadAtMost(rightsReader{c}, v, values)
 	}
 	files := c.files
 	c.files = nil

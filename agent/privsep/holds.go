@@ -133,6 +133,7 @@ func (m *monitor) startHolder(r holdRequest, s *subject) (*held, int, error) {
 	}
 	defer unix.Close(theirs)
 	h := &hold{conn: newConn(ours, "holder"), subject: s, spec: granted.grant.Spec}
+	h.conn.values = maxRequestValues
 	var out held
 	var socket int
 	var watchErr error

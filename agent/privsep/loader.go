@@ -46,6 +46,7 @@ func runLoader() error {
 		monitor: newConn(firstDescriptor+1, "monitor"),
 		exe:     os.NewFile(firstDescriptor+3, "executable"),
 	}
+	l.agent.values, l.monitor.values = maxRequestValues, maxRequestValues
 	for fd := firstDescriptor; fd <= firstDescriptor+3; fd++ {
 		unix.CloseOnExec(fd)
 	}

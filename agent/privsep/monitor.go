@@ -114,6 +114,7 @@ func (m *monitor) startAgent(o Options) error {
 	}
 	defer unix.Close(theirs)
 	m.conn = newConn(ours, "agent")
+	m.conn.values = maxRequestValues
 	m.agent, err = m.bare.start(start{name: agentName, role: roleAgent, args: o.AgentArgs, files: []int{theirs}, env: os.Environ()})
 	if err != nil {
 		return err

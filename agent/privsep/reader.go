@@ -201,7 +201,7 @@ func (r *reader) offer(what report) {
 func (r *reader) endAtLimit(c event.Counts) {
 	limits := &r.Plan.Limits
 	switch {
-	case limits.MaxHits > 0 && (r.emitted >= limits.MaxHits || c.Emitted+c.Lost >= limits.MaxHits):
+	case limits.MaxHits > 0 && (r.emitted >= limits.MaxHits || c.Emitted >= limits.MaxHits): // what was lost does not count
 		r.end(event.EndMaxHits)
 	case limits.MaxBytes > 0 && c.OverLimit > 0:
 		r.end(event.EndMaxBytes)

@@ -72,8 +72,8 @@ func (r *Registry) overdue(m *keyholev1.Session, now time.Time) (endedBy, why st
 		}
 	default:
 		latest := m.GetCreated().AsTime().Add(reachTime + m.GetSpec().GetLimits().GetTtl().AsDuration())
-		if m.GetDeadline() != nil {
-			latest = m.GetDeadline().AsTime()
+		if reported := m.GetDeadline(); reported != nil && reported.AsTime().Before(latest) {
+			latest = reported.AsTime()
 		}
 		if r.nodes[m.GetNode()] == nil && now.Sub(latest) > lostGrace {
 			return event.EndAgentLost, fmt.Sprintf("node %s was not heard of again", m.GetNode())

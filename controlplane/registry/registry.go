@@ -307,6 +307,9 @@ func (r *Registry) Stop(ctx context.Context, id, by string) error {
 // Report takes a node's word on one of its sessions. Spec, requester and node stay what was granted; a session that has ended
 // stays so. It says nothing of a session that is not the node's.
 func (r *Registry) Report(ctx context.Context, nodeName string, m *keyholev1.Session) error {
+	if _, known := keyholev1.SessionState_name[int32(m.GetState())]; !known {
+		return problem.New(problem.InvalidArgument, "node %s reports a state %d, which there is not", nodeName, m.GetState())
+	}
 	r.mu.Lock()
 	s, ok := r.sessions[m.GetId()]
 	if !ok || s.Session.GetNode() != nodeName {

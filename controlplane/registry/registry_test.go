@@ -194,6 +194,21 @@ func TestLastCountsStayWhenTheAgentDies(t *testing.T) {
 	}
 }
 
+// TestReportsBeyondWhatThereIs: a node cannot keep a session from ending by what it says of it.
+func TestReportsBeyondWhatThereIs(t *testing.T) {
+	w := open(t)
+	w.create("s", "n")
+	if err := w.Report(t.Context(), "n", &keyholev1.Session{Id: "s", State: 99}); code(err) != problem.InvalidArgument {
+		t.Errorf("a state that there is not: %v", err)
+	}
+	now := time.Now()
+	w.report("n", &keyholev1.Session{Id: "s", State: attached, Deadline: timestamppb.New(now.Add(1000 * time.Hour)), Summary: &keyholev1.Summary{}})
+	w.expire(t.Context(), now.Add(time.Minute+reachTime+lostGrace+2*time.Second))
+	if got, want := w.endedHere(), []string{"s " + event.EndAgentLost}; !slices.Equal(got, want) {
+		t.Errorf("with a deadline of weeks it ended %v, want %v", got, want)
+	}
+}
+
 func TestDesiredSetIsWholeAndTheSame(t *testing.T) {
 	w := open(t)
 	w.create("a", "n")

@@ -236,14 +236,29 @@ func (n *nodeSpool) take(ctx context.Context, records [][]byte) (uint64, error) 
 	}
 }
 
+// own says that a record is about a session of another node, as far as that is still known.
+func (n *nodeSpool) own(r *audit.Record) error {
+	if session, err := n.s.Registry.Session(r.SessionID); err == nil && session.GetNode() != n.node {
+		return fmt.Errorf("a record about session %s, which is another node's", r.SessionID)
+	}
+	return nil
+}
+
 func (n *nodeSpool) takeOnce(ctx context.Context, records [][]byte) (uint64, error) {
 	head := n.state.Head
 	var fresh [][]byte
 	for _, data := range records {
-		if r, err := audit.Parse(data); err == nil && r.Chain != nil && r.Chain.Sequence <= head.Sequence {
+		r, err := audit.Parse(data)
+		if err == nil && r.Chain != nil && (r.Chain.Sequence < head.Sequence || head.Is(data)) {
 			continue
 		}
-		_, next, err := head.Follow(data, n.state.Key, n.node)
+		var next audit.Head
+		if err == nil {
+			err = n.own(r)
+		}
+		if err == nil {
+			_, next, err = head.Follow(data, n.state.Key, n.node)
+		}
 		if err != nil {
 			_, recorded := n.s.record(ctx, audit.Record{
 				Kind: audit.Refused, Actor: callerOf(ctx).String(), Node: n.node, Details: map[string]string{"why": cut(err.Error())},

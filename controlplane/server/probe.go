@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"maps"
 	"strings"
 	"time"
 
@@ -82,21 +83,20 @@ func (p probeService) earlier(e *registry.Earlier, err error) (*keyholev1.Create
 func (s *Server) grant(ctx context.Context, id, caller, node string, spec *probe.Spec) (envelope []byte, index uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, proofTime)
 	defer cancel()
-	d := details(spec)
-	d[grant.SpecDigest] = spec.Digest()
-	d["policyDigest"] = s.Rules.Digest()
 	now := time.Now()
+	g := grant.Grant{
+		SessionID: id, Revision: 1, Node: node, Requester: caller, Spec: *spec, Rules: *s.Rules, TTL: spec.Limits.TTL, PolicyDigest: s.Rules.Digest(), Issued: now,
+	}
+	d := details(spec)
+	maps.Copy(d, g.Evidence())
 	proof, err := s.Log.AppendProved(ctx, &audit.Record{
 		Kind: audit.Granted, Time: now, SessionID: id, Actor: caller, Node: node, Details: d,
 	})
 	if err != nil {
 		return nil, 0, problem.New(problem.Internal, "the request could not be put on record, so nothing is granted: %v", err)
 	}
-	envelope, err = grant.Sign(grant.Grant{
-		SessionID: id, Revision: 1, Node: node, Requester: caller, Spec: *spec, Rules: *s.Rules, TTL: spec.Limits.TTL,
-		PolicyDigest: s.Rules.Digest(), Issued: now,
-		Intent: grant.Intent{Index: proof.Index, Leaf: proof.Record, Proof: proof.Hashes, Checkpoint: proof.Checkpoint},
-	}, s.GrantKey)
+	g.Intent = grant.Intent{Index: proof.Index, Leaf: proof.Record, Proof: proof.Hashes, Checkpoint: proof.Checkpoint}
+	envelope, err = grant.Sign(g, s.GrantKey)
 	return envelope, proof.Index, err
 }
 

@@ -242,6 +242,17 @@ func TestStoryOfNodes(t *testing.T) {
 	w.check("a new beginning", "")
 
 	w = &writer{t: t}
+	w.key(public)
+	others := record(Granted, "s-1")
+	others.Node = "n2"
+	w.plain(others)
+	w.add(w.chained(AboutToAttach))
+	w.check("said of another node's session", "node n1 says about_to_attach of session s-1, which is node n2's")
+	if w.story.Open() != 0 {
+		t.Error("what another node says of a session changes it")
+	}
+
+	w = &writer{t: t}
 	w.key(nil)
 	w.check("a key that is none", "cannot be read")
 }

@@ -38,6 +38,12 @@ func (h Head) Extend(r Record, key ed25519.PrivateKey) ([]byte, Head, error) {
 	return data, Head{Sequence: h.Sequence + 1, Hash: hash[:]}, nil
 }
 
+// Is says whether data is the record that h stands for.
+func (h Head) Is(data []byte) bool {
+	hash := sha256.Sum256(data)
+	return h.Sequence != 0 && string(h.Hash) == string(hash[:])
+}
+
 // Follow checks that data is the record that follows h, signed by key and about node, and returns it with the new end.
 // The zero Head is followed by a record of any number: a log that was begun later than the node's.
 func (h Head) Follow(data []byte, key ed25519.PublicKey, node string) (*Record, Head, error) {

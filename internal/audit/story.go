@@ -20,6 +20,7 @@ type Story struct {
 
 type facts struct {
 	granted, aboutToAttach, attached, detached bool
+	node                                       string // that it was granted to
 }
 
 // A chain is a node's records since its key was noted.
@@ -57,12 +58,16 @@ func (s *Story) Add(index uint64, data []byte) {
 		f = &facts{}
 		s.sessions[r.SessionID] = f
 	}
+	if f.granted && r.Chain != nil && r.Node != f.node {
+		s.find(index, "node %s says %s of session %s, which is node %s's", r.Node, r.Kind, r.SessionID, f.node)
+		return
+	}
 	switch r.Kind {
 	case Granted:
 		if f.granted {
 			s.find(index, "session %s is granted twice", r.SessionID)
 		}
-		f.granted = true
+		f.granted, f.node = true, r.Node
 	case AboutToAttach:
 		if !f.granted {
 			s.find(index, "session %s is about to attach without a grant", r.SessionID)

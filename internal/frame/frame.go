@@ -19,6 +19,9 @@ const MaxBytes = 8 << 20
 
 const headerBytes = 4 // big-endian length of what follows
 
+// ErrTooMany is returned for a frame with more values in it than its reader expects.
+var ErrTooMany = errors.New("frame has too many values in it")
+
 // ErrTooLong is returned for a frame of more than MaxBytes. What follows in the stream cannot be read any more.
 var ErrTooLong = errors.New("frame is too long")
 
@@ -50,7 +53,10 @@ func Write(w io.Writer, v any) error {
 
 // Read reads one frame into v. At the end of the stream it returns io.EOF itself, in the middle of a frame an error that
 // wraps io.ErrUnexpectedEOF. Memory grows with what arrives, not with what the header promises.
-func Read(r io.Reader, v any) error {
+func Read(r io.Reader, v any) error { return ReadAtMost(r, v, MaxBytes) }
+
+// ReadAtMost is Read with a bound on how many values a frame may hold: few bytes of JSON can become a value that takes hundreds.
+func ReadAtMost(r io.Reader, v any, values int) error {
 	var header [headerBytes]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		if errors.Is(err, io.EOF) {
@@ -69,6 +75,9 @@ func Read(r io.Reader, v any) error {
 		}
 		return fmt.Errorf("read frame: %d of %d bytes: %w", got, n, err)
 	}
+	if n := count(body.Bytes()); n > values {
+		return fmt.Errorf("read frame: %w: %d, at most %d", ErrTooMany, n, values)
+	}
 	d := json.NewDecoder(&body)
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
@@ -78,4 +87,22 @@ func Read(r io.Reader, v any) error {
 		return errors.New("read frame: more than one value in it")
 	}
 	return nil
+}
+
+// count says how many values a JSON text has at most: what stands behind commas and opening brackets that are not part of a string.
+func count(text []byte) int {
+	n, inside, escaped := 1, false, false
+	for _, c := range text {
+		switch {
+		case escaped:
+			escaped = false
+		case inside:
+			escaped, inside = c == '\\', c != '"'
+		case c == '"':
+			inside = true
+		case c == ',', c == '[', c == '{':
+			n++
+		}
+	}
+	return n
 }

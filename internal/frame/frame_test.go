@@ -73,6 +73,24 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestTooManyValues: a frame of few bytes and many values is refused before it becomes them; what stands in a text counts for nothing.
+func TestTooManyValues(t *testing.T) {
+	var many struct{ List []struct{ A, B, C, D string } }
+	for _, c := range []struct {
+		body string
+		want error
+	}{
+		{`{"List":[{},{},{}]}`, nil},
+		{`{"List":[` + strings.Repeat("{},", 100) + `{}]}`, ErrTooMany},
+		{`{"List":[{"A":"` + strings.Repeat(`,[{\"`, 100) + `"}]}`, nil},
+	} {
+		frame := append(binary.BigEndian.AppendUint32(nil, uint32(len(c.body))), c.body...)
+		if err := ReadAtMost(bytes.NewReader(frame), &many, 50); !errors.Is(err, c.want) {
+			t.Errorf("%.40s: %v; want %v", c.body, err, c.want)
+		}
+	}
+}
+
 func TestWriteRefusesWhatReadWould(t *testing.T) {
 	var stream bytes.Buffer
 	err := Write(&stream, value{Name: strings.Repeat("x", MaxBytes)})

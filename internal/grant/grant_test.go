@@ -81,7 +81,7 @@ func (w *world) record(t testing.TB, g *Grant, index, size int, change func(*aud
 	t.Helper()
 	r := audit.Record{
 		Kind: audit.Granted, Time: time.Unix(1_800_000_000, 0), SessionID: g.SessionID, Actor: g.Requester, Node: g.Node,
-		Details: map[string]string{SpecDigest: g.Spec.Digest()},
+		Details: g.Evidence(),
 	}
 	change(&r)
 	leaf, err := r.Marshal()
@@ -262,6 +262,10 @@ func TestVerifyRefuses(t *testing.T) {
 		"another session":            {changed(func(g *Grant) { g.SessionID = "s-other" }), w.verifier, "s-7f3k"},
 		"another session's record":   {recorded(func(r *audit.Record) { r.SessionID = "s-other" }), w.verifier, "s-other"},
 		"another node's record":      {recorded(func(r *audit.Record) { r.Node = "n-2" }), w.verifier, "n-2"},
+		"another's request":          {recorded(func(r *audit.Record) { r.Actor = "spiffe://keyhole.dev/user/eve" }), w.verifier, "eve"},
+		"another requester":          {changed(func(g *Grant) { g.Requester = "spiffe://keyhole.dev/user/eve" }), w.verifier, "by \"spiffe"},
+		"another policy":             {changed(func(g *Grant) { g.PolicyDigest = "sha256:" + strings.Repeat("1", 64) }), w.verifier, "its policyDigest"},
+		"other rules":                {changed(func(g *Grant) { g.Rules = *redact.Shipped() }), w.verifier, "its rulesDigest"},
 		"another kind of record":     {recorded(func(r *audit.Record) { r.Kind = audit.Denied }), w.verifier, "denied"},
 		"a record of nothing":        {recorded(func(r *audit.Record) { r.Details = nil }), w.verifier, "another request"},
 		"no proof":                   {changed(func(g *Grant) { g.Intent = Intent{} }), w.verifier, "not proved"},

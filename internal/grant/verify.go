@@ -5,6 +5,8 @@ package grant
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -85,8 +87,22 @@ func (v *Verifier) verifyIntent(g *Grant) error {
 	return g.recordedIn(i.Leaf)
 }
 
-// SpecDigest is the name, among the details of the record of an intent, of the digest of its request.
-const SpecDigest = "specDigest"
+// The names, among the details of the record of an intent, of what a grant must agree with.
+const (
+	specDigest   = "specDigest"
+	rulesDigest  = "rulesDigest"
+	policyDigest = "policyDigest"
+)
+
+// Evidence are the details that the record of a grant's intent must have.
+func (g *Grant) Evidence() map[string]string {
+	rules, err := json.Marshal(g.Rules)
+	if err != nil {
+		panic("grant: a Ruleset has a JSON form: " + err.Error())
+	}
+	sum := sha256.Sum256(rules)
+	return map[string]string{specDigest: g.Spec.Digest(), rulesDigest: "sha256:" + hex.EncodeToString(sum[:]), policyDigest: g.PolicyDigest}
+}
 
 // recordedIn says whether a leaf of the log is the record of this grant.
 func (g *Grant) recordedIn(leaf []byte) error {
@@ -101,8 +117,13 @@ func (g *Grant) recordedIn(leaf []byte) error {
 		return fmt.Errorf("the record is about session %.64q", r.SessionID)
 	case r.Node != g.Node:
 		return fmt.Errorf("the record is about node %.64q", r.Node)
-	case r.Details[SpecDigest] != g.Spec.Digest():
-		return errors.New("the record is about another request")
+	case r.Actor != g.Requester:
+		return fmt.Errorf("the record is of a request by %.256q", r.Actor)
+	}
+	for name, want := range g.Evidence() {
+		if r.Details[name] != want {
+			return fmt.Errorf("the record is about another request: its %s is not the grant's", name)
+		}
 	}
 	return nil
 }

@@ -128,18 +128,17 @@ func (p *Plane) Accept(t testing.TB) (*Stream, *keyholev1.Hello) {
 // Envelope signs a grant for a session of this request on a node, with the proof that it is on record in a log of one leaf.
 func (p *Plane) Envelope(t testing.TB, session, node string, revision int64, spec probe.Spec) []byte {
 	t.Helper()
-	record := audit.Record{
-		Kind: audit.Granted, Time: time.Now(), SessionID: session, Node: node, Details: map[string]string{grant.SpecDigest: spec.Digest()},
+	g := grant.Grant{
+		SessionID: session, Revision: revision, Node: node, Requester: "spiffe://keyhole.dev/user/ada", Spec: spec, Rules: *redact.Shipped(),
+		TTL: spec.WithDefaults().Limits.TTL, PolicyDigest: redact.Shipped().Digest(), Issued: time.Now(),
 	}
+	record := audit.Record{Kind: audit.Granted, Time: time.Now(), SessionID: session, Node: node, Actor: g.Requester, Details: g.Evidence()}
 	leaf := must(record.Marshal())(t)
 	root := rfc6962.DefaultHasher.HashLeaf(leaf)
 	text := fmt.Sprintf("%s\n1\n%s\n", p.log.Name(), base64.StdEncoding.EncodeToString(root))
 	checkpoint := must(note.Sign(&note.Note{Text: text}, p.log))(t)
-	return must(grant.Sign(grant.Grant{
-		SessionID: session, Revision: revision, Node: node, Requester: "spiffe://keyhole.dev/user/ada", Spec: spec, Rules: *redact.Shipped(),
-		TTL: spec.WithDefaults().Limits.TTL, PolicyDigest: redact.Shipped().Digest(), Issued: time.Now(),
-		Intent: grant.Intent{Leaf: leaf, Checkpoint: checkpoint},
-	}, p.grants))(t)
+	g.Intent = grant.Intent{Leaf: leaf, Checkpoint: checkpoint}
+	return must(grant.Sign(g, p.grants))(t)
 }
 
 type service struct {
