@@ -163,7 +163,8 @@ func twist(t *target.Target, how string) {
 	case "place of a value":
 		t.Values[0].Data.Register = 7
 	case "name of a value":
-		t.Values[0].Names = append(t.Values[0].Names, "other")
+		v := &t.Values[0]
+		v.Names, v.Types = append(v.Names, "other"), append(v.Types, "int")
 	case "one value less":
 		t.Values = t.Values[1:]
 	case "one value more":
