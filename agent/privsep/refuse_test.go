@@ -5,6 +5,7 @@ package privsep
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -209,7 +210,7 @@ func TestStuckMemory(t *testing.T) {
 	s.users.Store(1)
 	for _, most := range []time.Duration{2 * lookTime, lookTime / 2} {
 		began := time.Now()
-		if _, err := s.read(1, 1); err != errStuck {
+		if _, err := s.read(1, 1); !errors.Is(err, errStuck) {
 			t.Errorf("reading it: %v; want that it is stuck", err)
 		}
 		if took := time.Since(began); took > most {
