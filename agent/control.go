@@ -108,7 +108,7 @@ func (r *runner) job(id string) *job {
 // count looks at the counts of the sessions that run.
 func (r *runner) count() {
 	for _, id := range r.machine.Live() {
-		if s, _ := r.machine.Session(id); s.State == session.Attached || s.State == session.Detaching {
+		if s, _ := r.machine.Session(id); s.State == session.Counting || s.State == session.Attached || s.State == session.Detaching {
 			r.handle(session.Counted{SessionID: id, Counts: r.job(id).holder.Counts()})
 		}
 	}
@@ -116,8 +116,8 @@ func (r *runner) count() {
 
 var states = map[session.State]control.State{
 	session.Preparing: control.Attaching, session.Refusing: control.Attaching, session.Recording: control.Attaching,
-	session.Attaching: control.Attaching, session.Confirming: control.Attaching, session.Attached: control.Attached,
-	session.Detaching: control.Detaching, session.Closing: control.Detaching, session.Ended: control.Ended,
+	session.Attaching: control.Attaching, session.Confirming: control.Attaching, session.Counting: control.Attaching, session.Attached: control.Attached,
+	session.Detaching: control.Detaching, session.Tripping: control.Detaching, session.Closing: control.Detaching, session.Ended: control.Ended,
 }
 
 // report tells the control plane a session's present state.

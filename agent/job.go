@@ -143,15 +143,23 @@ func (r *runner) hold(j *job) {
 // forward takes the holder's events to their end: each becomes a span, and, while somebody watches, a live copy of it.
 // If they are not to be handed on they are taken all the same, so that the holder can end.
 func (r *runner) forward(j *job, handOn bool) {
-	for batch := range j.holder.Events() {
-		if handOn {
-			r.handOn(j, batch)
+	events, admitted := j.holder.Events(), j.holder.Admitted()
+	for taking := true; taking; {
+		select {
+		case <-admitted:
+			admitted = nil
+			r.post(session.HolderAdmitted{SessionID: j.id})
+		case batch, open := <-events:
+			if open && handOn {
+				r.handOn(j, batch)
+			}
+			taking = open
 		}
 	}
 	final, err := j.holder.Wait()
 	j.cancel()
 	ended := session.HolderEnded{SessionID: j.id, EndedBy: final.EndedBy, Counts: final.Counts, TextRestored: final.TextRestored}
-	if err != nil {
+	if ended.Problem = final.Why; err != nil {
 		ended.Problem = problem.Of(err)
 	}
 	r.post(ended)

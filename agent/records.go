@@ -11,6 +11,7 @@ import (
 	"github.com/keyhole-dev/keyhole/agent/session"
 	spooled "github.com/keyhole-dev/keyhole/audit"
 	"github.com/keyhole-dev/keyhole/internal/audit"
+	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
@@ -29,12 +30,12 @@ func (r *runner) record(f session.Record) audit.Record {
 		if !f.Aside {
 			details[spooled.EndedBy] = s.EndedBy
 		}
+	case session.RecordTripped:
+		details["counts"], details["cost"] = countsText(s.Counts), time.Duration(s.Counts.CostNs).String()
 	case session.RecordDetached:
 		details[spooled.EndedBy] = f.EndedBy
 		details["textRestored"] = strconv.FormatBool(s.TextRestored)
-		c := s.Counts
-		details["counts"] = fmt.Sprintf("hits=%d emitted=%d filtered=%d sampledOut=%d throttled=%d overLimit=%d lost=%d final=%t",
-			c.Hits, c.Emitted, c.Filtered, c.SampledOut, c.Throttled, c.OverLimit, c.Lost, c.Final)
+		details["counts"] = countsText(s.Counts)
 	}
 	for key, value := range details {
 		if value == "" {
@@ -46,6 +47,11 @@ func (r *runner) record(f session.Record) audit.Record {
 	return audit.Record{
 		Kind: audit.Kind(f.Kind), Time: time.Now(), SessionID: f.SessionID, Actor: r.config.identity().String(), Node: r.config.Node, Details: details,
 	}
+}
+
+func countsText(c event.Counts) string {
+	return fmt.Sprintf("hits=%d emitted=%d filtered=%d sampledOut=%d throttled=%d overLimit=%d lost=%d final=%t",
+		c.Hits, c.Emitted, c.Filtered, c.SampledOut, c.Throttled, c.OverLimit, c.Lost, c.Final)
 }
 
 // describe says what the job knows at the time of a record of this kind.

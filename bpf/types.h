@@ -96,7 +96,7 @@ enum kh_count {
 	KH_EMITTED = 0,
 	KH_FILTERED = 1,
 	KH_SAMPLED_OUT = 2,
-	KH_THROTTLED = 3,
+	KH_THROTTLED = 3, /* beyond the rate, or before the session was admitted */
 	KH_OVER_LIMIT = 4,
 	KH_LOST = 5, /* no room in the ring, or no free scratch slot */
 	KH_MAX_COUNTS = 8,
@@ -104,6 +104,7 @@ enum kh_count {
 
 struct kh_outcomes { /* of one CPU */
 	__u64 n[KH_MAX_COUNTS];
+	__u64 own_ns; /* the program's own time, estimated from some of the hits */
 };
 
 /* Frozen before load: the verifier sees constants. */
@@ -121,11 +122,14 @@ struct kh_config {
 	__u32 n_ops;
 	__u32 if_reads;		  /* not 0: an op of [0, if_end) reads memory into the scratch */
 	__u32 ring_quarter;	  /* wake the reader when so many bytes wait */
+	__u32 count_first;	  /* not 0: until the control word says that it is admitted, a hit is counted and nothing read */
+	__u32 pad;
 };
 
 /* Words that change while the probe is on. */
-struct kh_deadline {
-	__u64 deadline_ns; /* written by the holder only; 0 stops at once */
+struct kh_deadline { /* written by the holder only */
+	__u64 deadline_ns; /* 0 stops at once */
+	__u64 admitted;	   /* not 0: the session fits its budget, and may capture */
 };
 
 struct kh_usage {

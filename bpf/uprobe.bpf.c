@@ -11,6 +11,7 @@
 #include "tables.h"
 #include "scratch.h"
 #include "limits.h"
+#include "cost.h"
 #include "ops.h"
 
 char __license[] SEC("license") = "Dual BSD/GPL";
@@ -127,10 +128,9 @@ int kh_uprobe(struct pt_regs *ctx)
 	task = bpf_get_current_task_btf();
 	if (!kh_in_scope(task))
 		return 0;
-	outcome = kh_outcome(ctx, now, task);
+	outcome = kh_only_counts() ? KH_THROTTLED : kh_outcome(ctx, now, task);
 	counts = bpf_map_lookup_elem(&kh_counts, &key);
-	/* Atomic although the memory is the CPU's own: another hit may preempt this one between load and store. */
 	if (counts && outcome < KH_MAX_COUNTS)
-		__sync_fetch_and_add(&counts->n[outcome], 1);
+		kh_account(counts, outcome, now);
 	return 0;
 }

@@ -50,6 +50,8 @@ type UprobeKhConfig struct {
 	N_ops            uint32
 	IfReads          uint32
 	RingQuarter      uint32
+	CountFirst       uint32
+	Pad              uint32
 }
 
 type UprobeKhCount uint32
@@ -67,6 +69,7 @@ const (
 type UprobeKhDeadline struct {
 	_          structs.HostLayout
 	DeadlineNs uint64
+	Admitted   uint64
 }
 
 type UprobeKhLimit uint32
@@ -110,8 +113,9 @@ const (
 )
 
 type UprobeKhOutcomes struct {
-	_ structs.HostLayout
-	N [8]uint64
+	_     structs.HostLayout
+	N     [8]uint64
+	OwnNs uint64
 }
 
 type UprobeKhReason uint8

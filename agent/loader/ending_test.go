@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhole-dev/keyhole/bpf"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 	"github.com/keyhole-dev/keyhole/internal/testkit/hot"
 )
@@ -38,11 +39,11 @@ func TestDeadlineInTheKernel(t *testing.T) {
 // deadline is the latest one that the program was loaded with.
 func (s *session) deadline(t *testing.T) uint64 {
 	t.Helper()
-	var ns uint64
-	if err := s.program.objects.KhControl.Lookup(uint32(0), &ns); err != nil {
+	var control bpf.UprobeKhDeadline
+	if err := s.program.objects.KhControl.Lookup(uint32(0), &control); err != nil {
 		t.Fatal(err)
 	}
-	return ns
+	return control.DeadlineNs
 }
 
 // requireBefore reads all records and wants so many, none stamped at or after the deadline.

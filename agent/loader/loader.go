@@ -32,6 +32,8 @@ type Options struct {
 	DeadlineNs uint64
 	// RingBytes is the size of the ring buffer: a power of two, at least a page. 0 means DefaultRingBytes.
 	RingBytes int
+	// CountFirst makes the program count hits and read nothing until Reader.Admit. Such hits are throttled.
+	CountFirst bool
 }
 
 // DefaultRingBytes is the size of a session's ring buffer where nothing else is said.
@@ -116,7 +118,7 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 	}
 	spec.Maps[bpf.UprobeMapKhRing].MaxEntries = uint32(o.RingBytes)
 	spec.Maps[bpf.UprobeMapKhScratch].MaxEntries = uint32(cpus) * uint32(bpf.UprobeKhLimitKH_SLOTS_PER_CPU)
-	spec.Maps[bpf.UprobeMapKhControl].Contents = []ebpf.MapKV{{Key: uint32(0), Value: o.DeadlineNs}}
+	spec.Maps[bpf.UprobeMapKhControl].Contents = []ebpf.MapKV{{Key: uint32(0), Value: bpf.UprobeKhDeadline{DeadlineNs: o.DeadlineNs}}}
 
 	tables, err := freezeTables(spec, p, o)
 	if err != nil {
@@ -227,6 +229,9 @@ func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
 		// Rounded up, so that no second sees more than the rate; a second's worth may come at once.
 		c.RateIntervalNs = (uint64(time.Second) + rate - 1) / rate
 		c.RateBurstNs = uint64(time.Second) - c.RateIntervalNs
+	}
+	if o.CountFirst {
+		c.CountFirst = 1
 	}
 	if p.Limits.Sample > 1 {
 		c.SampleBelow = uint32((1 << 32) / uint64(p.Limits.Sample))

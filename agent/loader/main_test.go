@@ -29,6 +29,8 @@ type request struct {
 	limits   probe.Limits // default: as many events and bytes as possible, 64 bytes of a string
 	ring     int
 	lifetime time.Duration // default: ten minutes
+
+	countFirst bool
 }
 
 // A session is one attached probe and the end of it that reads.
@@ -85,7 +87,7 @@ func attachPlan(t testing.TB, p *hot.Process, compiled *plan.Plan, r request) *s
 		r.lifetime = 10 * time.Minute
 	}
 	deadline := BootNow() + uint64(r.lifetime)
-	program, err := Load(compiled, Options{LatestDeadlineNs: deadline, DeadlineNs: deadline, RingBytes: r.ring})
+	program, err := Load(compiled, Options{LatestDeadlineNs: deadline, DeadlineNs: deadline, RingBytes: r.ring, CountFirst: r.countFirst})
 	if err != nil {
 		var refused *VerifierError
 		if errors.As(err, &refused) {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -22,14 +24,21 @@ import (
 const pollInterval = 50 * time.Millisecond
 
 // A Reader is the unprivileged end of a probe. It needs no capability: the descriptors are all. Its methods are not
-// safe for concurrent use, but SetDeadline and Counts may be called while another goroutine is in Read.
+// safe for concurrent use, but SetDeadline, Admit and Counts may be called while another goroutine is in Read.
 type Reader struct {
+	// TrapCost is what the way into the program costs a hit on this node, as TrapCost measured it.
+	TrapCost time.Duration
+
 	ring    *ringbuf.Reader
 	ringMap *ebpf.Map
 	counts  *ebpf.Map
 	control *ebpf.Map
 	link    *os.File
+	gone    atomic.Bool // link is closed
 	record  ringbuf.Record
+
+	controlling sync.Mutex
+	deadline    bpf.UprobeKhDeadline // as last written
 }
 
 // OpenReader takes over the files, also when it fails.
@@ -52,6 +61,9 @@ func OpenReader(f *Files) (_ *Reader, err error) {
 	}
 	if r.control, err = takeMap(&f.Control, ebpf.Array); err != nil {
 		return nil, err
+	}
+	if err := r.control.Lookup(uint32(0), &r.deadline); err != nil {
+		return nil, fmt.Errorf("read deadline: %w", err)
 	}
 	if r.ring, err = ringbuf.NewReader(r.ringMap); err != nil {
 		return nil, err
@@ -100,21 +112,37 @@ func (r *Reader) Read(deadline time.Time) ([]byte, error) {
 // SetDeadline moves the deadline, to boot-time nanoseconds. One after the latest that the program was loaded with has
 // the effect of the latest. 0 stops the probe: no hit that begins later is counted or read.
 func (r *Reader) SetDeadline(bootNs uint64) error {
-	if err := r.control.Put(uint32(0), bootNs); err != nil {
+	if err := r.setControl(func(c *bpf.UprobeKhDeadline) { c.DeadlineNs = bootNs }); err != nil {
 		return fmt.Errorf("set deadline: %w", err)
 	}
 	return nil
 }
 
-// Counts sums up the hits by outcome. They are final after Detach.
+// Admit lets a program that was loaded with CountFirst capture from here on.
+func (r *Reader) Admit() error {
+	if err := r.setControl(func(c *bpf.UprobeKhDeadline) { c.Admitted = 1 }); err != nil {
+		return fmt.Errorf("admit: %w", err)
+	}
+	return nil
+}
+
+func (r *Reader) setControl(change func(*bpf.UprobeKhDeadline)) error {
+	r.controlling.Lock()
+	defer r.controlling.Unlock()
+	change(&r.deadline)
+	return r.control.Put(uint32(0), r.deadline)
+}
+
+// Counts sums up the hits by outcome, and what they have cost. They are final after Detach.
 func (r *Reader) Counts() (event.Counts, error) {
 	var cpus []bpf.UprobeKhOutcomes
 	if err := r.counts.Lookup(uint32(0), &cpus); err != nil {
 		return event.Counts{}, fmt.Errorf("read counts: %w", err)
 	}
 	var n bpf.UprobeKhOutcomes
-	var hits uint64
+	var hits, own uint64
 	for i := range cpus {
+		own += cpus[i].OwnNs
 		for outcome, count := range cpus[i].N {
 			n.N[outcome] += count
 			hits += count
@@ -128,7 +156,8 @@ func (r *Reader) Counts() (event.Counts, error) {
 		Throttled:  n.N[bpf.UprobeKhCountKH_THROTTLED],
 		OverLimit:  n.N[bpf.UprobeKhCountKH_OVER_LIMIT],
 		Lost:       n.N[bpf.UprobeKhCountKH_LOST],
-		Final:      r.link == nil,
+		CostNs:     own + hits*uint64(r.TrapCost),
+		Final:      r.gone.Load(),
 	}, nil
 }
 
@@ -140,6 +169,7 @@ func (r *Reader) Detach() error {
 	}
 	err := r.link.Close()
 	r.link = nil
+	r.gone.Store(true)
 	if err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}

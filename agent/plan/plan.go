@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
@@ -60,6 +61,7 @@ type Limits struct {
 	Sample     uint32        `json:"sample"`
 	MaxBytes   uint64        `json:"maxBytes"`
 	ValueBytes uint32        `json:"valueBytes"`
+	Budget     probe.Budget  `json:"budget"`
 }
 
 // An Op is one step of the straight line; bpf/types.h says what each does.

@@ -47,7 +47,7 @@ func (p *Plan) verify() error {
 
 func (l *Limits) verify() error {
 	if l.TTL < time.Second || l.TTL > probe.MaxTTL || l.Rate == 0 || l.Rate > probe.MaxRate || l.MaxBytes == 0 ||
-		l.MaxBytes > probe.MaxBytes || l.ValueBytes == 0 || l.ValueBytes > MaxValue {
+		l.MaxBytes > probe.MaxBytes || l.ValueBytes == 0 || l.ValueBytes > MaxValue || l.Budget == 0 || l.Budget > probe.MaxBudget {
 		return fmt.Errorf("limits %+v: out of bounds", *l)
 	}
 	return nil

@@ -219,19 +219,8 @@ func (c *Client) Supported(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("check kernel: %w", err)
 	}
-	if a.file == nil {
-		return errors.New("check kernel: the monitor's reply holds no checker")
-	}
-	checker := &conn{file: a.file}
-	defer checker.close()
-	stop := context.AfterFunc(ctx, checker.close)
-	defer stop()
-	var r checked
-	if _, err := checker.receive(&r); err != nil {
-		return fmt.Errorf("check kernel: %w", err)
-	}
-	if r.Problem != nil {
-		return r.Problem
+	if a.reply.Checked == nil {
+		return errors.New("check kernel: the monitor's reply holds no result")
 	}
 	return nil
 }

@@ -133,6 +133,10 @@ func (a *remoteAgent) Hold(args HoldArgs, reply *HoldReply) error {
 	if err != nil {
 		return err
 	}
+	select { // what is called from here on is captured
+	case <-h.Admitted():
+	case <-h.done:
+	}
 	r := &remoteHolder{Holder: h, taken: make(chan struct{})}
 	a.mu.Lock()
 	a.holders[args.Session] = r
@@ -311,6 +315,7 @@ type stage struct {
 	authority *authority
 	monitor   int
 	agent     *rpc.Client
+	ceiling   string // of the node, without its version
 	sessions  int
 	stop      func()
 	ended     func() error
@@ -319,7 +324,13 @@ type stage struct {
 // newStage starts a monitor as a child of this process.
 func newStage(t testing.TB) *stage {
 	t.Helper()
-	s := prepareStage(t)
+	return prepareStage(t).begin()
+}
+
+// begin starts the monitor of a stage that is prepared.
+func (s *stage) begin() *stage {
+	t := s.t
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var m *MonitorProcess
 	s.connect(func(o Options) {
@@ -365,7 +376,7 @@ func prepareStage(t testing.TB) *stage {
 	others := testkit.KernelObjects(t)
 	t.Cleanup(func() { testkit.RequireNoKernelObjects(t, 2*time.Second, others...) })
 	dir := t.TempDir()
-	return &stage{t: t, dir: dir, authority: newAuthority(t, dir)}
+	return &stage{t: t, dir: dir, authority: newAuthority(t, dir), ceiling: "max: {budget: 10000%, node_budget: 10000%}"}
 }
 
 // connect starts a monitor and waits for its agent to call.
@@ -380,7 +391,12 @@ func (s *stage) connect(start func(Options)) {
 		s.t.Fatal(err)
 	}
 	defer l.Close()
+	ceiling := filepath.Join(s.dir, "ceiling.yaml")
+	if err := os.WriteFile(ceiling, []byte("version: 1\n"+s.ceiling+"\n"), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
 	start(Options{
+		Ceiling:   ceiling,
 		AgentArgs: []string{l.Addr().String()}, StateDir: state, Node: testNode,
 		GrantKeys: s.authority.grantKeys, LogKey: s.authority.logKey, RingBytes: 1 << 20,
 	})
@@ -429,7 +445,7 @@ func specOf(pid int, ttl time.Duration) probe.Spec {
 	return probe.Spec{
 		Target:   probe.Selector{Kind: probe.SelectPID, PID: pid},
 		Function: "main.Open",
-		Limits:   probe.Limits{TTL: ttl, Rate: probe.MaxRate},
+		Limits:   probe.Limits{TTL: ttl, Rate: probe.MaxRate, Budget: probe.MaxBudget},
 		Reason:   "test of the processes",
 	}
 }

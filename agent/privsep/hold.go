@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
@@ -29,6 +30,7 @@ type Holder struct {
 	conn     *conn
 	attached Attached
 	events   chan []event.Event
+	admitted chan struct{}
 	done     chan struct{} // closed when final and err are set
 
 	mu     sync.Mutex
@@ -46,6 +48,8 @@ type Final struct {
 	EndedBy string
 	// TextRestored says that the monitor has seen the target's text without this session's breakpoints, or the target gone.
 	TextRestored bool
+	// Why is what a requester is told of an end that was not asked for; nil if there is nothing to say.
+	Why *problem.Error
 }
 
 // Hold starts a holder and returns when the probe is attached and the holder has no privilege any more. The Events of
@@ -66,7 +70,7 @@ func (c *Client) hold(ctx context.Context, r HoldRequest) (*Holder, error) {
 	if a.reply.Held == nil || a.file == nil {
 		return nil, errors.New("the monitor's reply holds no holder")
 	}
-	h := &Holder{pid: a.reply.Held.PID, conn: &conn{file: a.file}, events: make(chan []event.Event, 16), done: make(chan struct{})}
+	h := &Holder{pid: a.reply.Held.PID, conn: &conn{file: a.file}, events: make(chan []event.Event, 16), admitted: make(chan struct{}), done: make(chan struct{})}
 	stop := context.AfterFunc(ctx, h.conn.close)
 	err = h.attach(r)
 	if !stop() { // the connection is closed, or about to be
@@ -118,6 +122,7 @@ func (h *Holder) run(awaitEnd func() ended) {
 	defer close(h.events)
 	defer h.conn.close()
 	var last *final
+	admitted := false
 	for last == nil {
 		var r report
 		if _, err := h.conn.receive(&r); err != nil {
@@ -126,6 +131,9 @@ func (h *Holder) run(awaitEnd func() ended) {
 		switch {
 		case r.Problem != nil:
 			h.err = r.Problem
+		case r.Admitted && !admitted:
+			admitted = true
+			close(h.admitted)
 		case len(r.Events) > 0:
 			h.events <- r.Events
 		case r.Counts != nil:
@@ -140,7 +148,7 @@ func (h *Holder) run(awaitEnd func() ended) {
 	h.final = Final{Counts: h.Counts(), EndedBy: event.EndHolderLost, TextRestored: e.TextRestored}
 	switch {
 	case last != nil:
-		h.final.Counts, h.final.EndedBy = last.Counts, last.EndedBy
+		h.final.Counts, h.final.EndedBy, h.final.Why = last.Counts, last.EndedBy, last.Why
 	case e.Cause != "":
 		h.final.EndedBy = e.Cause
 	}
@@ -151,6 +159,10 @@ func (h *Holder) PID() int { return h.pid }
 
 // Attached says what was attached.
 func (h *Holder) Attached() Attached { return h.attached }
+
+// Admitted is closed when the session has only counted for long enough to see that it fits its budget. No hit before
+// that is captured; one that never is admitted ends with event.EndTripped.
+func (h *Holder) Admitted() <-chan struct{} { return h.admitted }
 
 // Events hands out what was captured, in batches, in the kernel's order. It is closed when the session has ended.
 func (h *Holder) Events() <-chan []event.Event { return h.events }

@@ -44,6 +44,7 @@ type hold struct {
 	mu       sync.Mutex
 	attached bool
 	cause    string // why the monitor ended it
+	load     load   // the last that the holder told
 }
 
 // end notes why the monitor ends the holder and says whether nobody had before.
@@ -78,6 +79,14 @@ type assignment struct {
 	Identity   target.Identity `json:"identity"`
 	DeadlineNs uint64          `json:"deadlineNs"` // CLOCK_BOOTTIME; the latest there can be
 	RingBytes  int             `json:"ringBytes"`
+	Budgets    budgets         `json:"budgets"`
+}
+
+// budgets are what a session may cost, and what a hit of it costs beside the program's own time.
+type budgets struct {
+	Session probe.Budget  `json:"session"`
+	Most    probe.Budget  `json:"most"` // that a requester may ask for here
+	Trap    time.Duration `json:"trapNs"`
 }
 
 func tooManyHolders() error {
@@ -90,11 +99,16 @@ func (m *monitor) hold(r holdRequest) (*held, int, error) {
 	if err != nil {
 		return nil, -1, err
 	}
+	able, err := m.check()
+	if err != nil {
+		s.release()
+		return nil, -1, err
+	}
 	if !m.holding.take() {
 		s.release()
 		return nil, -1, tooManyHolders()
 	}
-	out, socket, err := m.startHolder(r, s)
+	out, socket, err := m.startHolder(r, s, able.Trap)
 	if err != nil {
 		s.release()
 		m.holding.free()
@@ -104,7 +118,7 @@ func (m *monitor) hold(r holdRequest) (*held, int, error) {
 }
 
 // startHolder takes the subject over if it succeeds, and the slot.
-func (m *monitor) startHolder(r holdRequest, s *subject) (*held, int, error) {
+func (m *monitor) startHolder(r holdRequest, s *subject, trap time.Duration) (*held, int, error) {
 	if err := s.check(); err != nil {
 		return nil, -1, err
 	}
@@ -119,6 +133,11 @@ func (m *monitor) startHolder(r holdRequest, s *subject) (*held, int, error) {
 		Rules:     granted.rules,
 		Identity:  s.identity,
 		RingBytes: m.ringBytes,
+		Budgets: budgets{
+			Session: min(granted.grant.Spec.Limits.Budget, m.judge.ceiling.MaxBudget),
+			Most:    m.judge.ceiling.MaxBudget,
+			Trap:    trap,
+		},
 		// The lease ends by this clock, whatever the attach takes of it.
 		DeadlineNs: loader.BootNow() + uint64(granted.grant.TTL),
 	}
@@ -175,7 +194,8 @@ func (h *hold) watch(deadlineNs uint64) (err error) {
 	return nil
 }
 
-// oversee hears a holder's three notices. What comes otherwise ends it.
+// oversee hears a holder's notices: before the attach, after it, on its load, and when it has detached. What comes
+// otherwise ends it.
 func (m *monitor) oversee(h *hold) {
 	defer h.conn.close()
 	err := m.overseeAttach(h)
@@ -208,22 +228,35 @@ func (m *monitor) overseeAttach(h *hold) error {
 	return h.answer(m.hasAttached(h))
 }
 
-// overseeDetach hears that the probe is detached. Seeing that it is, the monitor gives the agent time to take what was captured.
+// overseeDetach hears what the probe costs, until it is detached. Seeing that it is, the monitor gives the agent time to take
+// what was captured.
 func (m *monitor) overseeDetach(h *hold) error {
 	var n notice
-	if _, err := h.conn.receive(&n); err != nil {
-		return err
+	for asks := true; ; asks = false {
+		n = notice{}
+		if _, err := h.conn.receive(&n); err != nil {
+			return err
+		}
+		if n.Load == nil {
+			break
+		}
+		if err := m.takeLoad(h, *n.Load, asks); err != nil {
+			return err
+		}
 	}
 	if !n.Detached {
-		return errors.New("a holder's third notice is not that it has detached")
+		return errors.New("a holder's notice that says nothing")
 	}
+	h.mu.Lock()
+	h.load = load{}
+	h.mu.Unlock()
 	if m.textIsRestored(h) {
 		h.deadline.stop()
 		time.AfterFunc(lingering, func() { _ = h.child.signal(unix.SIGKILL) })
 	}
 	_, err := h.conn.receive(&n)
 	if err == nil {
-		return errors.New("a holder's fourth notice")
+		return errors.New("a holder's notice after its last")
 	}
 	return err
 }

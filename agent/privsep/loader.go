@@ -26,6 +26,7 @@ type handover struct {
 	Node      string     `json:"node"`
 	Plan      *plan.Plan `json:"plan"`
 	Attached  Attached   `json:"attached"`
+	Budgets   budgets    `json:"budgets"`
 	// Descriptors.
 	Agent, Monitor              int
 	Ring, Counts, Control, Link int
@@ -83,6 +84,7 @@ func (l *holderLoader) run() error {
 		LatestDeadlineNs: l.assignment.DeadlineNs,
 		DeadlineNs:       l.assignment.DeadlineNs,
 		RingBytes:        l.assignment.RingBytes,
+		CountFirst:       true,
 	})
 	if err != nil {
 		return err
@@ -175,6 +177,7 @@ func (l *holderLoader) becomeReader(p *plan.Plan, program *loader.Program, attac
 			Attach:               attachment.AttachTime,
 			DeadlineNs:           l.assignment.DeadlineNs,
 		},
+		Budgets: l.assignment.Budgets,
 		Agent:   int(l.agent.file.Fd()),
 		Monitor: int(l.monitor.file.Fd()),
 		Ring:    int(files.Ring.Fd()),
@@ -196,17 +199,16 @@ func (l *holderLoader) becomeReader(p *plan.Plan, program *loader.Program, attac
 	}.now()
 }
 
-// checked is what a checker answers.
-type checked struct {
-	Problem *problem.Error `json:"problem,omitempty"`
-}
-
-// runChecker loads the real program for nothing but to see whether the kernel takes it.
+// runChecker loads the real program to see whether the kernel takes it, and measures what a trap costs here.
 func runChecker() error {
 	unix.CloseOnExec(firstDescriptor)
-	c := newConn(firstDescriptor, "agent")
+	c := newConn(firstDescriptor, "monitor")
 	var answer checked
-	if err := loader.Supported(); err != nil {
+	var err error
+	if err = loader.Supported(); err == nil {
+		answer.Trap, err = loader.TrapCost()
+	}
+	if err != nil {
 		answer.Problem = problem.New(problem.FailedPrecondition, "%v", err)
 	}
 	return c.send(answer)

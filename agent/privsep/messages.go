@@ -45,7 +45,7 @@ type reply struct {
 	Problem    *problem.Error `json:"problem,omitempty"`
 	Inspection *inspected     `json:"inspection,omitempty"` // with the inspector's socket
 	Held       *held          `json:"held,omitempty"`       // with the holder's socket
-	Checked    bool           `json:"checked,omitempty"`    // with the checker's socket
+	Checked    *checked       `json:"checked,omitempty"`
 	Ended      *ended         `json:"ended,omitempty"`
 }
 
@@ -94,14 +94,18 @@ type command struct {
 type report struct {
 	Problem  *problem.Error `json:"problem,omitempty"`
 	Attached *Attached      `json:"attached,omitempty"`
-	Events   []event.Event  `json:"events,omitempty"`
-	Counts   *event.Counts  `json:"counts,omitempty"`
-	Final    *final         `json:"final,omitempty"`
+	// Admitted says that the session has only counted so far, fits its budget, and captures from now on.
+	Admitted bool          `json:"admitted,omitempty"`
+	Events   []event.Event `json:"events,omitempty"`
+	Counts   *event.Counts `json:"counts,omitempty"`
+	Final    *final        `json:"final,omitempty"`
 }
 
 type final struct {
 	Counts  event.Counts `json:"counts"`
 	EndedBy string       `json:"endedBy"`
+	// Why is what a requester is told of an end that was not asked for.
+	Why *problem.Error `json:"why,omitempty"`
 }
 
 // Attached is what a holder says of its attachment.
@@ -114,10 +118,17 @@ type Attached struct {
 	DeadlineNs           uint64        `json:"deadlineNs"` // CLOCK_BOOTTIME
 }
 
+// checked is what a checker tells the monitor.
+type checked struct {
+	Problem *problem.Error `json:"problem,omitempty"`
+	// Trap is what the way into a program costs a target on this node.
+	Trap time.Duration `json:"trapNs,omitempty"`
+}
+
 // Between monitor and holder. A holder has read what the agent sent it: what it says is checked as well.
 
 type order struct {
-	// Proceed answers a notice; Problem instead of it says why not.
+	// Proceed answers a notice; Problem instead of it says why not. With Stop it says why to end.
 	Proceed bool           `json:"proceed,omitempty"`
 	Problem *problem.Error `json:"problem,omitempty"`
 	Stop    string         `json:"stop,omitempty"`
@@ -129,4 +140,7 @@ type notice struct {
 	// Attached says that it is, and Detached that it is not any more.
 	Attached bool `json:"attached,omitempty"`
 	Detached bool `json:"detached,omitempty"`
+	// Load is what the session took of its target since the last notice. The first one is answered: the holder asks
+	// whether the node has so much left, and captures only then.
+	Load *load `json:"load,omitempty"`
 }

@@ -36,6 +36,11 @@ type monitor struct {
 	agent *child
 	conn  *conn
 
+	checking sync.Mutex
+	checked  *checked // nil: not yet, or nothing can be probed
+
+	overload int // quarters of a second in a row in which the sessions together were over the node's budget
+
 	mu          sync.Mutex
 	ended       bool // no more children
 	lastID      uint64
@@ -132,6 +137,7 @@ func (m *monitor) serve() error {
 	go func() {
 		for range patrol.C {
 			m.patrol()
+			m.govern()
 		}
 	}()
 	status := make(chan string, 1)
@@ -194,8 +200,7 @@ func (m *monitor) answer(r request) {
 	case r.Hold != nil:
 		out.Held, socket, err = m.hold(*r.Hold)
 	case r.Check:
-		out.Checked = true
-		socket, err = m.check()
+		out.Checked, err = m.check()
 	default:
 		err = problem.New(problem.InvalidArgument, "a request that asks for nothing")
 	}

@@ -22,8 +22,6 @@ import (
 const (
 	// lookInterval is how long a record may wait for a reader that was not woken.
 	lookInterval = 50 * time.Millisecond
-	// countsInterval is how often the agent is told the counts.
-	countsInterval = 250 * time.Millisecond
 	// maxBatch and maxBatchBytes are how many events, of records of how many bytes, one frame holds.
 	maxBatch      = 256
 	maxBatchBytes = 256 << 10
@@ -48,14 +46,17 @@ type reader struct {
 	decoder        *decode.Decoder
 
 	ending sync.Once
-	ended  chan struct{} // closed when the session's end was decided
-	cause  string        // set before ended is closed
+	ended  chan struct{}  // closed when the session's end was decided
+	cause  string         // set before ended is closed
+	why    *problem.Error // likewise: what a requester is told of an end that nobody asked for
+
+	admitted chan struct{} // closed when the monitor says that the node has so much left
+	captures chan struct{} // closed when the program captures
+	governed chan error    // when nobody looks at the counts any more
 
 	// queue is what a goroutine of its own sends to the agent: reading and detaching must not wait for the agent.
 	queue  chan report
 	unsent []report // did not fit the queue when the session ended
-
-	emitted uint64 // records read
 }
 
 func runReader() error {
@@ -67,7 +68,7 @@ func runReader() error {
 	if err != nil {
 		return err
 	}
-	r := reader{ended: make(chan struct{}), queue: make(chan report, maxQueued)}
+	r := reader{ended: make(chan struct{}), admitted: make(chan struct{}), captures: make(chan struct{}), governed: make(chan error, 1), queue: make(chan report, maxQueued)}
 	if err := takeOver(fd, &r.handover); err != nil {
 		return err
 	}
@@ -103,6 +104,7 @@ func (r *reader) open() error {
 	if err != nil {
 		return err
 	}
+	r.records.TrapCost = r.Budgets.Trap
 	r.decoder = decode.New(r.Plan, decode.Meta{SessionID: r.SessionID, ProbeID: r.SessionID, Node: r.Node, Wall: wallTime})
 	return nil
 }
@@ -125,6 +127,7 @@ func (r *reader) run() error {
 	defer timer.stop()
 	go r.obey()
 	go r.listen()
+	go func() { r.governed <- r.govern() }()
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -156,7 +159,8 @@ func (r *reader) readAndDetach() error {
 	if err != nil {
 		r.end(event.EndHolderLost)
 	}
-	if err := errors.Join(err, r.records.Detach()); err != nil {
+	// What the governor has left to tell comes before what follows.
+	if err := errors.Join(err, r.records.Detach(), <-r.governed); err != nil {
 		return err
 	}
 	if err := r.monitor.send(notice{Detached: true}); err != nil {
@@ -166,7 +170,11 @@ func (r *reader) readAndDetach() error {
 }
 
 func (r *reader) readUntilEnd() error {
-	var told time.Time
+	select {
+	case <-r.captures:
+	case <-r.ended:
+		return nil
+	}
 	for !r.isEnded() {
 		batch, err := r.read(time.Now().Add(lookInterval))
 		if err != nil {
@@ -174,15 +182,6 @@ func (r *reader) readUntilEnd() error {
 		}
 		if len(batch) > 0 {
 			r.offer(report{Events: batch})
-		}
-		if now := time.Now(); now.Sub(told) >= countsInterval {
-			told = now
-			counts, err := r.records.Counts()
-			if err != nil {
-				return err
-			}
-			r.offer(report{Counts: &counts})
-			r.endAtLimit(counts)
 		}
 	}
 	return nil
@@ -201,7 +200,7 @@ func (r *reader) offer(what report) {
 func (r *reader) endAtLimit(c event.Counts) {
 	limits := &r.Plan.Limits
 	switch {
-	case limits.MaxHits > 0 && (r.emitted >= limits.MaxHits || c.Emitted >= limits.MaxHits): // what was lost does not count
+	case limits.MaxHits > 0 && c.Emitted >= limits.MaxHits: // what was lost does not count
 		r.end(event.EndMaxHits)
 	case limits.MaxBytes > 0 && c.OverLimit > 0:
 		r.end(event.EndMaxBytes)
@@ -227,15 +226,17 @@ func (r *reader) finish() error {
 	if err != nil {
 		return err
 	}
-	r.queue <- report{Final: &final{Counts: counts, EndedBy: r.cause}}
+	r.queue <- report{Final: &final{Counts: counts, EndedBy: r.cause, Why: r.why}}
 	return nil
 }
 
 // end decides the session's end. The first cause counts. From here on the program takes no hit; the link is closed by
 // run, which an agent that does not read cannot keep from it for long.
-func (r *reader) end(cause string) {
+func (r *reader) end(cause string) { r.endFor(cause, nil) }
+
+func (r *reader) endFor(cause string, why *problem.Error) {
 	r.ending.Do(func() {
-		r.cause = cause
+		r.cause, r.why = cause, why
 		_ = r.records.SetDeadline(0) // if it fails, the link's end comes a moment later
 		close(r.ended)
 		r.limitSending() // of what is being sent
@@ -256,14 +257,26 @@ func (r *reader) isEnded() bool {
 	}
 }
 
-// obey ends the session when the monitor says so, or is gone.
+// obey ends the session when the monitor says so, or is gone. Once, it may say that the session is admitted.
 func (r *reader) obey() {
-	var o order
-	if _, err := r.monitor.receive(&o); err != nil || o.Stop == "" {
-		r.end(event.EndAgentLost)
+	for admitted := false; ; admitted = true {
+		var o order
+		_, err := r.monitor.receive(&o)
+		switch {
+		case err != nil:
+			r.end(event.EndAgentLost)
+		case o.Proceed && !admitted:
+			close(r.admitted)
+			continue
+		case o.Problem != nil:
+			r.trip(o.Problem)
+		case o.Stop != "":
+			r.end(o.Stop)
+		default:
+			r.end(event.EndAgentLost)
+		}
 		return
 	}
-	r.end(o.Stop)
 }
 
 // listen ends the session when the agent says so, or is gone.
@@ -295,6 +308,5 @@ func (r *reader) read(by time.Time) ([]event.Event, error) {
 		size += len(record)
 		by = time.Now() // what is there already, but no waiting for more
 	}
-	r.emitted += uint64(len(batch))
 	return batch, nil
 }

@@ -151,7 +151,7 @@ func describe(v any) string {
 var eventTypes = []reflect.Type{
 	reflect.TypeFor[Connected](), reflect.TypeFor[Orphaned](), reflect.TypeFor[Finished](), reflect.TypeFor[Prepared](),
 	reflect.TypeFor[PrepareFailed](), reflect.TypeFor[Recorded](), reflect.TypeFor[RecordFailed](), reflect.TypeFor[HolderAttached](),
-	reflect.TypeFor[AttachFailed](), reflect.TypeFor[Counted](), reflect.TypeFor[StopRequested](), reflect.TypeFor[DeadlineReached](),
+	reflect.TypeFor[AttachFailed](), reflect.TypeFor[HolderAdmitted](), reflect.TypeFor[Counted](), reflect.TypeFor[StopRequested](), reflect.TypeFor[DeadlineReached](),
 	reflect.TypeFor[HolderEnded](), reflect.TypeFor[Draining](),
 }
 

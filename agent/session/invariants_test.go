@@ -143,8 +143,10 @@ func (h *history) session(s *Session) error {
 		return fmt.Errorf("ended by nothing")
 	case s.State == Ended && s.AboutToAttachOnRecord && asked[string(RecordDetached)] != 1:
 		return fmt.Errorf("ended with %d records `detached` asked for", asked[string(RecordDetached)])
-	case s.State < Closing && s.State != Refusing && s.EndedBy != "":
+	case s.State < Tripping && s.State != Refusing && s.EndedBy != "":
 		return fmt.Errorf("is %s and already ended by %s", s.State, s.EndedBy)
+	case s.State == Tripping != (asked[string(RecordTripped)] > asked[string(RecordDetached)]):
+		return fmt.Errorf("is %s with %d records `tripped` asked for", s.State, asked[string(RecordTripped)])
 	case s.State == Detaching && s.Cause == "":
 		return fmt.Errorf("detaches for no cause")
 	}

@@ -88,14 +88,16 @@ func (m *Machine) step(e Event) []Effect {
 		return m.recordFailed(m.in(e.SessionID, waitsFor(e.Kind)), e)
 	case AttachFailed:
 		return m.attachFailed(m.in(e.SessionID, Attaching), e.Problem)
+	case HolderAdmitted:
+		return m.admitted(m.in(e.SessionID, Counting))
 	case Counted:
-		return m.counted(m.in(e.SessionID, Attached, Detaching), e.Counts)
+		return m.counted(m.in(e.SessionID, Counting, Attached, Detaching), e.Counts)
 	case StopRequested:
 		return m.stop(m.sessions[e.SessionID], e.Cause)
 	case DeadlineReached:
-		return m.stop(m.in(e.SessionID, Confirming, Attached), event.EndDeadline)
+		return m.stop(m.in(e.SessionID, Confirming, Counting, Attached), event.EndDeadline)
 	case HolderEnded:
-		return m.holderEnded(m.in(e.SessionID, Attached, Detaching), e)
+		return m.holderEnded(m.in(e.SessionID, Counting, Attached, Detaching), e)
 	}
 	return nil
 }
@@ -117,6 +119,8 @@ func waitsFor(k RecordKind) State {
 		return Recording
 	case RecordAttached:
 		return Confirming
+	case RecordTripped:
+		return Tripping
 	case RecordDetached:
 		return Closing
 	}
@@ -247,11 +251,13 @@ func (m *Machine) recorded(s *Session, k RecordKind) []Effect {
 		return []Effect{Hold{s.ID}}
 	case RecordAttached:
 		s.AttachedOnRecord = true
-		s.State = Attached
+		s.State = Counting
 		if s.Cause != "" {
 			s.State = Detaching // Stop is already on its way
 		}
 		return []Effect{Forward{s.ID}, Report{s.ID}}
+	case RecordTripped:
+		return m.close(s, s.EndedBy)
 	case RecordDetached:
 		s.DetachedOnRecord = true
 	}
@@ -276,6 +282,8 @@ func (m *Machine) recordFailed(s *Session, e RecordFailed) []Effect {
 		}
 		s.State = Detaching
 		return append(effects, Report{s.ID})
+	case RecordTripped:
+		return m.close(s, s.EndedBy)
 	}
 	// The fact itself cannot be undone; the pair that stays open in the spool is closed by this agent's successor.
 	return m.end(s, s.EndedBy)
@@ -284,7 +292,7 @@ func (m *Machine) recordFailed(s *Session, e RecordFailed) []Effect {
 func (m *Machine) holderAttached(e HolderAttached) []Effect {
 	s := m.in(e.SessionID, Attaching)
 	if s == nil {
-		if m.in(e.SessionID, Confirming, Attached, Detaching) != nil {
+		if m.in(e.SessionID, Confirming, Counting, Attached, Detaching) != nil {
 			return nil // said twice
 		}
 		return []Effect{Stop{e.SessionID, event.EndRevoked}} // nobody asked for it: it must not stay
@@ -309,6 +317,14 @@ func (m *Machine) attachFailed(s *Session, p *problem.Error) []Effect {
 	return append([]Effect{Release{s.ID}}, m.close(s, by)...)
 }
 
+func (m *Machine) admitted(s *Session) []Effect {
+	if s == nil {
+		return nil
+	}
+	s.State = Attached
+	return []Effect{Report{s.ID}}
+}
+
 func (m *Machine) counted(s *Session, c event.Counts) []Effect {
 	if s == nil || s.Counts == c {
 		return nil
@@ -329,6 +345,10 @@ func (m *Machine) holderEnded(s *Session, e HolderEnded) []Effect {
 	if by == event.EndHolderLost && s.Cause != "" {
 		by = s.Cause // it was killed because it did not end when it was told to
 	}
+	if by == event.EndTripped {
+		s.EndedBy, s.State = by, Tripping
+		return []Effect{Record{SessionID: s.ID, Kind: RecordTripped, Problem: s.Problem}, Report{s.ID}}
+	}
 	return m.close(s, by)
 }
 
@@ -343,7 +363,7 @@ func (m *Machine) stop(s *Session, cause string) []Effect {
 		return []Effect{Cancel{s.ID}}
 	case Confirming:
 		return []Effect{Stop{s.ID, cause}}
-	case Attached:
+	case Counting, Attached:
 		s.State = Detaching
 		return []Effect{Stop{s.ID, cause}, Report{s.ID}}
 	}

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 
 var (
 	ids   = []string{"s1", "s2", "s3", "s4", "s5"}
-	kinds = []RecordKind{RecordRefused, RecordAboutToAttach, RecordAttached, RecordDetached}
+	kinds = []RecordKind{RecordRefused, RecordAboutToAttach, RecordAttached, RecordTripped, RecordDetached}
 )
 
 // desire draws one wish of the control plane.
@@ -57,8 +57,9 @@ func anyEvent(t *rapid.T) Event {
 	return rapid.SampledFrom([]Event{
 		Connected{}, desiredSet(t), desiredSet(t), Orphaned{id}, Finished{id, event.EndDeadline}, Prepared{id, "sha256:aa"},
 		PrepareFailed{id, wrong}, Recorded{id, kind}, Recorded{id, kind}, RecordFailed{id, kind, wrong}, HolderAttached{id, 7, 1000},
-		AttachFailed{id, wrong}, Counted{id, event.Counts{Hits: 3}}, StopRequested{id, event.EndStopped}, DeadlineReached{id},
-		HolderEnded{SessionID: id, EndedBy: event.EndMaxHits}, HolderEnded{SessionID: id, EndedBy: event.EndHolderLost, Problem: wrong},
+		AttachFailed{id, wrong}, HolderAdmitted{id}, HolderAdmitted{id}, Counted{id, event.Counts{Hits: 3}}, StopRequested{id, event.EndStopped}, DeadlineReached{id},
+		HolderEnded{SessionID: id, EndedBy: event.EndMaxHits}, HolderEnded{SessionID: id, EndedBy: event.EndTripped, Problem: wrong},
+		HolderEnded{SessionID: id, EndedBy: event.EndHolderLost, Problem: wrong},
 	}).Draw(t, "event")
 }
 
@@ -127,7 +128,8 @@ func (w *world) answer(t *rapid.T) Event {
 		id := ended[n-len(w.waiting)]
 		w.holding[id] = false
 		if well {
-			return HolderEnded{SessionID: id, EndedBy: event.EndDeadline, Counts: event.Counts{Hits: 9, Final: true}, TextRestored: true}
+			by := rapid.SampledFrom([]string{event.EndDeadline, event.EndTripped}).Draw(t, "by")
+			return HolderEnded{SessionID: id, EndedBy: by, Counts: event.Counts{Hits: 9, Final: true}, TextRestored: true}
 		}
 		return HolderEnded{SessionID: id, EndedBy: event.EndHolderLost, Problem: wrong}
 	}
@@ -170,7 +172,7 @@ func TestEverySessionEnds(t *testing.T) {
 		handle(Orphaned{"s5"})
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			id := rapid.SampledFrom(ids).Draw(t, "id")
-			switch rapid.IntRange(0, 7).Draw(t, "step") {
+			switch rapid.IntRange(0, 8).Draw(t, "step") {
 			case 0:
 				handle(Connected{})
 			case 1:
@@ -179,6 +181,8 @@ func TestEverySessionEnds(t *testing.T) {
 				handle(StopRequested{id, event.EndStopped})
 			case 3:
 				handle(DeadlineReached{id})
+			case 4:
+				handle(HolderAdmitted{id})
 			default:
 				if e := w.answer(t); e != nil {
 					handle(e)

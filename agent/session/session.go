@@ -23,15 +23,17 @@ const (
 	Recording                   // the record `about to attach` is being made durable
 	Attaching                   // a holder loads and attaches
 	Confirming                  // it is attached, the record of it is being made durable, events wait
+	Counting                    // the program counts and reads nothing, until it is seen that the session fits its budget
 	Attached                    // events are handed on
 	Detaching                   // the holder was told to end
+	Tripping                    // it was over its budget; the record of that is being made durable
 	Closing                     // the record `detached` is being made durable
 	Ended
 )
 
 var stateNames = [...]string{
 	Preparing: "preparing", Refusing: "refusing", Recording: "recording", Attaching: "attaching", Confirming: "confirming",
-	Attached: "attached", Detaching: "detaching", Closing: "closing", Ended: "ended",
+	Counting: "counting", Attached: "attached", Detaching: "detaching", Tripping: "tripping", Closing: "closing", Ended: "ended",
 }
 
 func (s State) String() string {
@@ -76,6 +78,7 @@ const (
 	RecordRefused       RecordKind = "refused"
 	RecordAboutToAttach RecordKind = "about_to_attach"
 	RecordAttached      RecordKind = "attached"
+	RecordTripped       RecordKind = "tripped"
 	RecordDetached      RecordKind = "detached"
 )
 
@@ -133,6 +136,8 @@ type (
 		SessionID string
 		Problem   *problem.Error
 	}
+	// HolderAdmitted: the session fits its budget, and captures.
+	HolderAdmitted struct{ SessionID string }
 	// Counted: the counts moved while the session runs.
 	Counted struct {
 		SessionID string
@@ -164,6 +169,7 @@ func (Recorded) event()        {}
 func (RecordFailed) event()    {}
 func (HolderAttached) event()  {}
 func (AttachFailed) event()    {}
+func (HolderAdmitted) event()  {}
 func (Counted) event()         {}
 func (StopRequested) event()   {}
 func (DeadlineReached) event() {}
@@ -181,7 +187,7 @@ type (
 		SessionID string
 		Kind      RecordKind
 		EndedBy   string         // RecordDetached
-		Problem   *problem.Error // RecordRefused, RecordDetached: nil if nothing went wrong
+		Problem   *problem.Error // RecordRefused, RecordTripped, RecordDetached: nil if nothing went wrong
 		Aside     bool           // nobody waits for it: a later grant of a session that keeps on was not believed
 	}
 	// Hold starts a holder for the prepared session. Answered by HolderAttached or AttachFailed.

@@ -34,6 +34,7 @@ func (sh *shell) devCommand() *cobra.Command {
 	f.StringVar(&c.Dir, "dir", "", "`DIRECTORY` for its state and DIRECTORY/client.yaml (default ~/.local/state/keyhole, and the context goes to the default configuration file too)")
 	f.StringVar(&c.Listen, "listen", defaultListen, "`ADDRESS` of the control plane; port 0 takes any")
 	f.StringVar(&c.Redaction, "redaction", "", "`FILE` with the owner's redaction rules")
+	f.StringVar(&c.Ceiling, "ceiling", "", "`FILE` with this node's own limits; without it the built-in ceiling holds")
 	f.StringVar(&c.Node, "node", "dev", "`NAME` of this machine as a node")
 	f.IntVar(&c.RingBytes, "ring-bytes", 0, "`SIZE` of each session's ring buffer, a power of two (default: the agent's)")
 	cmd.RunE = run(func(cmd *cobra.Command, _ []string) error {

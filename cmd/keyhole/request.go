@@ -30,6 +30,7 @@ type request struct {
 	node       string
 	valueBytes uint32
 	maxBytes   uint64
+	budget     string
 }
 
 // add defines the flags on a command.
@@ -45,6 +46,7 @@ func (r *request) add(cmd *cobra.Command) {
 	f.StringVar(&r.reason, "reason", "", "`TEXT` that goes on record (KEYHOLE_REASON)")
 	f.StringVar(&r.node, "node", "", "`NAME` of the node; needed where there are several")
 	f.Uint32Var(&r.valueBytes, "value-bytes", probe.DefaultValueBytes, fmt.Sprintf("`N` bytes of one string, at most %d", probe.MaxValueBytes))
+	f.StringVar(&r.budget, "budget", "", fmt.Sprintf("take at most this `SHARE` of a core from the process, such as 0.5%% (default %v)", probe.Budget(probe.DefaultBudget)))
 	f.Uint64Var(&r.maxBytes, "max-bytes", probe.DefaultMaxBytes, "`N` bytes of events in all")
 }
 
@@ -68,6 +70,11 @@ func (r *request) spec(target, function string) (probe.Spec, error) {
 	}
 	if r.sample != "" {
 		if s.Limits.Sample, err = probe.ParseSample(r.sample); err != nil {
+			return s, invalid("%v", err)
+		}
+	}
+	if r.budget != "" {
+		if s.Limits.Budget, err = probe.ParseBudget(r.budget); err != nil {
 			return s, invalid("%v", err)
 		}
 	}

@@ -47,11 +47,20 @@ func statusOf(err error) int {
 	if _, away := errors.AsType[*client.Unreachable](err); away {
 		return statusUnreachable
 	}
+	if _, over := errors.AsType[*tripped](err); over {
+		return statusTripped
+	}
 	if status, known := statuses[problem.Of(err).Code]; known {
 		return status
 	}
 	return statusFault
 }
+
+// tripped is the end of a session that was over its budget.
+type tripped struct{ problem *problem.Error }
+
+func (t *tripped) Error() string { return t.problem.Error() }
+func (t *tripped) Unwrap() error { return t.problem }
 
 // complaint is an error as it is written to standard error: what is wrong and the next step, then what there is to choose
 // from unless the text has it.
@@ -85,6 +94,8 @@ func verdict(s *keyholev1.Session, endedBy string) error {
 		if s.GetAttached() != nil || s.GetError() == "" {
 			return nil
 		}
+	case event.EndTripped:
+		return &tripped{problem.New(problem.ResourceExhausted, "session %s was over its budget%s", id, behind(s))}
 	case event.EndRevoked:
 		return problem.New(problem.PermissionDenied, "session %s was stopped by somebody else; keyhole audit show %s says by whom", id, id)
 	case event.EndHolderLost:

@@ -31,6 +31,7 @@ const (
 	Refused       Kind = "refused"         // a node does not do what it was told, or what it sent is not believed
 	AboutToAttach Kind = "about_to_attach" // durable before the probe attaches
 	Attached      Kind = "attached"        // durable before the first event is handed on
+	Tripped       Kind = "tripped"         // it was over its budget, and is detached for that
 	Detached      Kind = "detached"        // the links are closed
 )
 

@@ -81,6 +81,10 @@ func (s *Story) Add(index uint64, data []byte) {
 			s.find(index, "session %s is attached twice", r.SessionID)
 		}
 		f.attached = true
+	case Tripped:
+		if !f.attached {
+			s.find(index, "session %s has tripped without being attached", r.SessionID)
+		}
 	case Detached:
 		if !f.aboutToAttach {
 			s.find(index, "session %s is detached without having been about to attach", r.SessionID)
@@ -93,7 +97,7 @@ func (s *Story) Add(index uint64, data []byte) {
 }
 
 // ofNodes are the kinds that only a node writes.
-var ofNodes = map[Kind]bool{AboutToAttach: true, Attached: true, Detached: true}
+var ofNodes = map[Kind]bool{AboutToAttach: true, Attached: true, Tripped: true, Detached: true}
 
 // note begins the chain of a node with a key.
 func (s *Story) note(index uint64, r *Record) {

@@ -75,7 +75,8 @@ const (
 type Counts struct {
 	Hits, Emitted, Filtered, SampledOut, Throttled, OverLimit, Lost uint64
 	Delivered, LostToClient                                         uint64
-	Final                                                           bool // read after the link was closed
+	CostNs                                                          uint64 // processor time taken from the target: traps and program
+	Final                                                           bool   // read after the link was closed
 }
 
 // Causes that end a session: an open list, `endedBy` in JSON.
@@ -89,6 +90,7 @@ const (
 	EndHolderLost     = "holder_lost"
 	EndAgentLost      = "agent_lost"
 	EndRevoked        = "revoked"
+	EndTripped        = "tripped" // over its budget, or over what the node has left
 	EndNotAttached    = "not_attached"
 	EndAuditLost      = "audit_lost" // the record `attached` could not be made durable
 )

@@ -30,6 +30,9 @@ type Ceiling struct {
 	MaxBytes uint64 // of records
 	MaxHits  uint64 // events; 0: no limit
 
+	MaxBudget  probe.Budget // of one session
+	NodeBudget probe.Budget // of all sessions on the node together
+
 	// ForbiddenExecutables and ForbiddenFunctions are patterns in which `*` stands for any run of characters.
 	ForbiddenExecutables []string
 	ForbiddenFunctions   []string
@@ -44,6 +47,8 @@ func Default() *Ceiling {
 		MaxTTL:             15 * time.Minute,
 		MaxRate:            probe.MaxRate,
 		MaxBytes:           probe.MaxBytes,
+		MaxBudget:          50, // 5 % of a core
+		NodeBudget:         50,
 		ForbiddenFunctions: []string{"runtime.*", "runtime/*", "internal/runtime/*"},
 	}
 }
@@ -77,6 +82,9 @@ type ceilingFile struct {
 		Rate  string `yaml:"rate"`
 		Bytes uint64 `yaml:"bytes"`
 		Hits  uint64 `yaml:"hits"`
+
+		Budget     string `yaml:"budget"`
+		NodeBudget string `yaml:"node_budget"`
 	} `yaml:"max"`
 	Forbid struct {
 		Executables []string `yaml:"executables"`
@@ -88,7 +96,7 @@ type ceilingFile struct {
 // Parse reads a ceiling, a YAML file such as
 //
 //	version: 1
-//	max: {ttl: 5m, rate: 100/s, bytes: 8388608, hits: 10000}
+//	max: {ttl: 5m, rate: 100/s, bytes: 8388608, hits: 10000, budget: 2%, node_budget: 5%}
 //	forbid:
 //	  executables: ["/usr/sbin/*"]
 //	  functions: ["crypto/*"]
@@ -126,6 +134,9 @@ func Parse(data []byte) (*Ceiling, error) {
 		c.MaxBytes = file.Max.Bytes
 	}
 	c.MaxHits = file.Max.Hits
+	if err := c.parseBudgets(file.Max.Budget, file.Max.NodeBudget); err != nil {
+		return nil, err
+	}
 	if slices.Contains(file.Forbid.Executables, "") || slices.Contains(file.Forbid.Functions, "") {
 		return nil, errors.New("forbid: an empty pattern")
 	}
@@ -137,6 +148,34 @@ func Parse(data []byte) (*Ceiling, error) {
 	}
 	c.Rules = rules
 	return c, nil
+}
+
+// parseBudgets reads what sessions may cost. One that may cost more than all of them together would be a promise that is not
+// kept, so that the smaller number holds for both unless both are said.
+func (c *Ceiling) parseBudgets(one, node string) error {
+	for _, b := range []struct {
+		name, text string
+		budget     *probe.Budget
+	}{{"budget", one, &c.MaxBudget}, {"node_budget", node, &c.NodeBudget}} {
+		if b.text == "" {
+			continue
+		}
+		budget, err := probe.ParseBudget(b.text)
+		if err != nil {
+			return fmt.Errorf("max.%s %q: want a share of a core, such as 2%%", b.name, b.text)
+		}
+		*b.budget = budget
+	}
+	switch {
+	case c.MaxBudget <= c.NodeBudget:
+	case one == "":
+		c.MaxBudget = c.NodeBudget
+	case node == "":
+		c.NodeBudget = c.MaxBudget
+	default:
+		return fmt.Errorf("max.budget %v is more than max.node_budget %v, which holds for all sessions together", c.MaxBudget, c.NodeBudget)
+	}
+	return nil
 }
 
 // Allow says why a request is over the ceiling, before anybody looks at its target. The error is a *problem.Error of code
@@ -152,6 +191,8 @@ func (c *Ceiling) Allow(spec *probe.Spec) error {
 		return denied("limit of %d bytes: at most %d here", l.MaxBytes, c.MaxBytes)
 	case c.MaxHits > 0 && (l.MaxHits == 0 || l.MaxHits > c.MaxHits):
 		return denied("--max-hits has to be given, and at most %d here", c.MaxHits)
+	case l.Budget > max(c.MaxBudget, probe.DefaultBudget): // the default is bounded, not refused
+		return denied("--budget %v: at most %v here", l.Budget, c.MaxBudget)
 	case spec.Target.Kind == probe.SelectExe:
 		return c.allowExecutable(spec.Target.Path)
 	}

@@ -18,7 +18,7 @@ import (
 
 const example = `
 version: 1
-max: {ttl: 5m, rate: 100/s, bytes: 1048576, hits: 1000}
+max: {ttl: 5m, rate: 100/s, bytes: 1048576, hits: 1000, budget: 1%, node_budget: 3%}
 forbid:
   executables: ["/usr/sbin/*"]
   functions: ["crypto/*"]
@@ -31,28 +31,49 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.MaxTTL != 5*time.Minute || c.MaxRate != 100 || c.MaxBytes != 1<<20 || c.MaxHits != 1000 || len(c.Rules) != 1 || c.Rules[0].ID != "node/mail" {
+	if c.MaxTTL != 5*time.Minute || c.MaxRate != 100 || c.MaxBytes != 1<<20 || c.MaxHits != 1000 || c.MaxBudget != 10 || c.NodeBudget != 30 || len(c.Rules) != 1 || c.Rules[0].ID != "node/mail" {
 		t.Errorf("read %+v", c)
 	}
 	if c, err = Parse([]byte("version: 1")); err != nil || c.MaxTTL != 15*time.Minute || c.MaxRate != probe.MaxRate || c.MaxHits != 0 {
 		t.Errorf("an empty ceiling is %+v, %v", c, err)
 	}
 	for text, says := range map[string]string{
-		"":                                        "empty",
-		"max: {ttl: 5m}":                          "version is 0",
-		"version: 1\nmaximum: {}":                 `line 2: unknown key "maximum"`,
-		"version: 1\nmax: {tll: 5m}":              `line 2: unknown key "tll"`,
-		"version: 1\nmax: {ttl: 2h}":              "max.ttl",
-		"version: 1\nmax: {ttl: 5}":               "max.ttl",
-		"version: 1\nmax: {ttl: 0s}":              "max.ttl",
-		"version: 1\nmax: {rate: fast}":           "max.rate",
-		"version: 1\nmax: {bytes: 99999999999}":   "max.bytes",
-		"version: 1\nmax: {bytes: -1}":            "line 2",
-		"version: 1\nforbid: {functions: [\"\"]}": "empty pattern",
-		"version: 1\nrules:\n- {name: x}":         "line 3: no action",
+		"":                                               "empty",
+		"max: {ttl: 5m}":                                 "version is 0",
+		"version: 1\nmaximum: {}":                        `line 2: unknown key "maximum"`,
+		"version: 1\nmax: {tll: 5m}":                     `line 2: unknown key "tll"`,
+		"version: 1\nmax: {ttl: 2h}":                     "max.ttl",
+		"version: 1\nmax: {ttl: 5}":                      "max.ttl",
+		"version: 1\nmax: {ttl: 0s}":                     "max.ttl",
+		"version: 1\nmax: {rate: fast}":                  "max.rate",
+		"version: 1\nmax: {budget: 2}":                   "max.budget",
+		"version: 1\nmax: {budget: 0%}":                  "max.budget",
+		"version: 1\nmax: {node_budget: NaN%}":           "max.node_budget",
+		"version: 1\nmax: {budget: 3%, node_budget: 2%}": "more than max.node_budget",
+		"version: 1\nmax: {bytes: 99999999999}":          "max.bytes",
+		"version: 1\nmax: {bytes: -1}":                   "line 2",
+		"version: 1\nforbid: {functions: [\"\"]}":        "empty pattern",
+		"version: 1\nrules:\n- {name: x}":                "line 3: no action",
 	} {
 		if c, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %+v, %v; want an error that says %q", text, c, err, says)
+		}
+	}
+}
+
+// TestBudgets: what is not said follows what is, so that no session may take more than all together.
+func TestBudgets(t *testing.T) {
+	for text, want := range map[string][2]probe.Budget{
+		"":                                     {50, 50},
+		"max: {budget: 2%}":                    {20, 50},
+		"max: {budget: 20%}":                   {200, 200},
+		"max: {node_budget: 20%}":              {50, 200},
+		"max: {node_budget: 0.5%}":             {5, 5},
+		"max: {budget: 1%, node_budget: 400%}": {10, 4000},
+	} {
+		c, err := Parse([]byte("version: 1\n" + text))
+		if err != nil || c.MaxBudget != want[0] || c.NodeBudget != want[1] {
+			t.Errorf("%q: %+v, %v", text, c, err)
 		}
 	}
 }
@@ -113,6 +134,8 @@ func TestAllow(t *testing.T) {
 		"without a number of hits":       {small, func(s *probe.Spec) { s.Limits.MaxBytes = 1 }, "--max-hits"},
 		"within all":                     {small, func(s *probe.Spec) { s.Limits = probe.Limits{MaxHits: 1000, MaxBytes: 1} }, ""},
 		"the default bytes are too many": {small, func(s *probe.Spec) { s.Limits.MaxHits = 1 }, "bytes"},
+		"costly":                         {Default(), func(s *probe.Spec) { s.Limits.Budget = 51 }, "--budget 5.1%: at most 5% here"},
+		"the default budget is bounded":  {small, func(s *probe.Spec) { s.Limits = probe.Limits{MaxHits: 1000, MaxBytes: 1, Budget: 20} }, ""},
 		"too fast":                       {small, func(s *probe.Spec) { s.Limits = probe.Limits{MaxHits: 1, MaxBytes: 1, Rate: 101} }, "--rate 101/s"},
 		"a forbidden executable": {small, func(s *probe.Spec) {
 			s.Limits, s.Target = probe.Limits{MaxHits: 1, MaxBytes: 1}, probe.Selector{Kind: probe.SelectExe, Path: "/usr/sbin/sshd"}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -88,11 +89,11 @@ func TestValidate(t *testing.T) {
 func TestWithDefaults(t *testing.T) {
 	s := spec()
 	got := s.WithDefaults().Limits
-	want := Limits{TTL: 5 * time.Minute, Rate: 50, MaxBytes: 8 << 20, ValueBytes: 256}
+	want := Limits{TTL: 5 * time.Minute, Rate: 50, MaxBytes: 8 << 20, ValueBytes: 256, Budget: 20}
 	if got != want || s.Limits != (Limits{}) {
 		t.Errorf("defaults are %+v; want %+v; the original became %+v", got, want, s.Limits)
 	}
-	full := Limits{TTL: time.Second, MaxHits: 1, Rate: 2, Sample: 3, MaxBytes: 4, ValueBytes: 5}
+	full := Limits{TTL: time.Second, MaxHits: 1, Rate: 2, Sample: 3, MaxBytes: 4, ValueBytes: 5, Budget: 6}
 	s.Limits = full
 	if got := s.WithDefaults().Limits; got != full {
 		t.Errorf("limits that were given became %+v", got)
@@ -301,4 +302,28 @@ func FuzzSpec(f *testing.F) {
 			t.Error("no digest")
 		}
 	})
+}
+
+func TestBudget(t *testing.T) {
+	for text, want := range map[string]Budget{"2%": 20, "0.1%": 1, "0.15%": 2, " 100 % ": 1000, "10000%": MaxBudget} {
+		if got, err := ParseBudget(text); err != nil || got != want {
+			t.Errorf("%q is %v, %v; want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "2", "%", "0%", "0.09%", "-1%", "10001%", "NaN%", "Inf%", "two%", "1e9%"} {
+		if got, err := ParseBudget(text); err == nil || !strings.Contains(err.Error(), "--budget") {
+			t.Errorf("%q is %v, %v", text, got, err)
+		}
+	}
+	if got := []string{Budget(20).String(), Budget(5).String(), Budget(1234).String()}; !slices.Equal(got, []string{"2%", "0.5%", "123.4%"}) {
+		t.Errorf("written as %q", got)
+	}
+	for _, c := range []struct {
+		cost, within time.Duration
+		over         bool
+	}{{20, 1000, false}, {21, 1000, true}, {0, 0, false}, {1, 0, true}, {time.Hour, 50 * time.Hour, false}} {
+		if Budget(20).Over(c.cost, c.within) != c.over {
+			t.Errorf("%v within %v is over 2%%: %v", c.cost, c.within, !c.over)
+		}
+	}
 }

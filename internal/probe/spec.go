@@ -66,6 +66,7 @@ type Limits struct {
 	Sample     uint32        `json:"sample,omitempty"`     // one hit of so many is looked at; 0 and 1: all
 	MaxBytes   uint64        `json:"maxBytes"`             // bytes of records; default 8 MiB
 	ValueBytes uint32        `json:"valueBytes,omitempty"` // bytes captured of one string; default 256, at most 4096
+	Budget     Budget        `json:"budget"`               // what it may cost the target; default 2 % of a core
 }
 
 // Floors and defaults. No policy and no flag goes beyond the maxima.
@@ -78,13 +79,15 @@ const (
 	MaxBytes          = 1 << 30
 	DefaultValueBytes = 256
 	MaxValueBytes     = 4096
-	MaxArguments      = 32   // paths in one request
-	MaxPathBytes      = 256  // one path
-	MaxFunctionBytes  = 1024 // a generic Go name can be long
-	MaxReasonBytes    = 200  // characters; the audit log keeps them
-	MaxWhereBytes     = 1024 // one condition
-	MaxConditions     = 8    // comparisons in one condition
-	MaxLiteralBytes   = 128  // one string that a condition compares with
+	DefaultBudget     = 20      // 2 % of a core
+	MaxBudget         = 100_000 // a hundred cores
+	MaxArguments      = 32      // paths in one request
+	MaxPathBytes      = 256     // one path
+	MaxFunctionBytes  = 1024    // a generic Go name can be long
+	MaxReasonBytes    = 200     // characters; the audit log keeps them
+	MaxWhereBytes     = 1024    // one condition
+	MaxConditions     = 8       // comparisons in one condition
+	MaxLiteralBytes   = 128     // one string that a condition compares with
 )
 
 // WithDefaults returns the Spec with the defaults in place of the limits that are zero.
@@ -101,6 +104,9 @@ func (s Spec) WithDefaults() Spec {
 	}
 	if l.ValueBytes == 0 {
 		l.ValueBytes = DefaultValueBytes
+	}
+	if l.Budget == 0 {
+		l.Budget = DefaultBudget
 	}
 	return s
 }

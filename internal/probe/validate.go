@@ -103,6 +103,8 @@ func (l *Limits) Validate() error {
 		return fmt.Errorf("limit of %d bytes: at most %d", l.MaxBytes, MaxBytes)
 	case l.ValueBytes > MaxValueBytes:
 		return fmt.Errorf("limit of %d bytes a value: at most %d", l.ValueBytes, MaxValueBytes)
+	case l.Budget > MaxBudget:
+		return fmt.Errorf("--budget %v: at most %v", l.Budget, Budget(MaxBudget))
 	}
 	return nil
 }

@@ -61,6 +61,7 @@ func ToSummary(c event.Counts, endedBy string) *keyholev1.Summary {
 		LostToClient: c.LostToClient,
 		CountsFinal:  c.Final,
 		EndedBy:      endedBy,
+		CostNs:       c.CostNs,
 	}
 }
 

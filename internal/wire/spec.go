@@ -31,6 +31,7 @@ func FromSpec(m *keyholev1.Spec) (*probe.Spec, error) {
 			Sample:     m.GetLimits().GetSample(),
 			MaxBytes:   m.GetLimits().GetMaxBytes(),
 			ValueBytes: m.GetLimits().GetValueBytes(),
+			Budget:     probe.Budget(m.GetLimits().GetBudget()),
 		},
 		Reason: m.GetReason(),
 	}
@@ -72,6 +73,7 @@ func ToLimits(l probe.Limits) *keyholev1.Limits {
 		Sample:     l.Sample,
 		MaxBytes:   l.MaxBytes,
 		ValueBytes: l.ValueBytes,
+		Budget:     uint32(l.Budget),
 	}
 }
 

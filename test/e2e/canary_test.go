@@ -105,13 +105,13 @@ func searchCanary(t *testing.T, rules string) (canary, key places) {
 		}
 		flags = append(flags, "--redaction", file)
 	}
-	d := devtest.Start(t, receiver.Environment(), flags...)
+	d := devtest.Start(t, receiver.Environment(), append(flags, "--ceiling", devtest.BusyNode(t))...)
 	vault := testkit.Start(t, testkit.BuildGo(t, "test/targets/vault"))
 	vault.Expect("ready", 10*time.Second)
 	vault.Send("secret " + secret)
 	vault.Expect("ok", 10*time.Second)
 
-	tr := d.Trace(fmt.Sprintf("pid/%d", vault.PID()), "main.Open", "--arg", "account", "--arg", "note", "--arg", "n",
+	tr := d.Trace(fmt.Sprintf("pid/%d", vault.PID()), "main.Open", "--arg", "account", "--arg", "note", "--arg", "n", "--budget", "1000%",
 		"--rate", "1000000/s", "--max-bytes", "1073741824", "--for", "5m")
 	var output strings.Builder
 	var reading sync.WaitGroup

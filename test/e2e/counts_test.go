@@ -15,7 +15,7 @@ import (
 // stands still and while it reads. Every call is counted under exactly one outcome.
 func TestCountsAddUp(t *testing.T) {
 	const calls = 200_000
-	d := devtest.Start(t, nil, "--ring-bytes", "4096")
+	d := devtest.Start(t, nil, "--ring-bytes", "4096", "--ceiling", devtest.BusyNode(t))
 	vault := startVault(t)
 	vault.Send("threads 4")
 	vault.Expect("ok", 10*time.Second)
@@ -48,7 +48,7 @@ func TestCountsAddUp(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			tr := d.Trace(append([]string{target, "main.Open", "--arg", "n", "--for", "2m"}, c.flags...)...)
+			tr := d.Trace(append([]string{target, "main.Open", "--arg", "n", "--for", "2m", "--budget", "1000%"}, c.flags...)...)
 			holder := d.ProcessID("kh-holder")
 			stop(t, holder, syscall.SIGSTOP)
 			vault.Send(fmt.Sprintf("call %d", calls/2))
@@ -74,7 +74,7 @@ func TestCountsAddUp(t *testing.T) {
 	}
 
 	t.Run("max hits", func(t *testing.T) {
-		tr := d.Trace(target, "main.Open", "--arg", "n", "--for", "2m", "--max-hits", "5", "--rate", "1000000/s")
+		tr := d.Trace(target, "main.Open", "--arg", "n", "--for", "2m", "--budget", "1000%", "--max-hits", "5", "--rate", "1000000/s")
 		vault.Send("call 1000")
 		vault.Expect("called", time.Minute)
 		events, sum := tr.Finish(30 * time.Second)

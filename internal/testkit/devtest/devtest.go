@@ -52,6 +52,17 @@ func Start(t testing.TB, environment []string, flags ...string) *Dev {
 	return d
 }
 
+// BusyNode writes a node's ceiling whose budgets let a test call a probed function as fast as it can, in sessions that ask
+// for --budget 1000%.
+func BusyNode(t testing.TB) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "ceiling.yaml")
+	if err := os.WriteFile(file, []byte("version: 1\nmax: {budget: 10000%, node_budget: 10000%}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // Command makes a keyhole command for this control plane.
 func (d *Dev) Command(args ...string) *exec.Cmd {
 	cmd := exec.Command(d.Binary, args...)
@@ -156,6 +167,7 @@ type Summary struct {
 	LostToClient uint64 `json:"lostToClient,string"`
 	CountsFinal  bool   `json:"countsFinal"`
 	EndedBy      string `json:"endedBy"`
+	CostNs       uint64 `json:"costNs,string"`
 }
 
 // RequireSum fails the test unless the outcomes of a finished session add up to its hits.
@@ -176,14 +188,20 @@ type Trace struct {
 	t testing.TB
 }
 
-// Trace starts a session and waits until it is attached: until the kernel holds one more program of ours.
+// BeginTrace starts a session and waits for nothing.
+func (d *Dev) BeginTrace(args ...string) *Trace {
+	d.t.Helper()
+	return &Trace{testkit.StartCommand(d.t, d.Command(append([]string{"trace", "-o", "json"}, args...)...)), d, d.t}
+}
+
+// Trace starts a session and waits until it is attached, and captures.
 func (d *Dev) Trace(args ...string) *Trace {
 	d.t.Helper()
 	known := make(map[string]bool)
 	for _, s := range d.Sessions() {
 		known[s.ID] = true
 	}
-	tr := &Trace{testkit.StartCommand(d.t, d.Command(append([]string{"trace", "-o", "json"}, args...)...)), d, d.t}
+	tr := d.BeginTrace(args...)
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		for _, s := range d.Sessions() {

@@ -329,6 +329,7 @@ type Limits struct {
 	Sample        uint32                 `protobuf:"varint,4,opt,name=sample,proto3" json:"sample,omitempty"`
 	MaxBytes      uint64                 `protobuf:"varint,5,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	ValueBytes    uint32                 `protobuf:"varint,6,opt,name=value_bytes,json=valueBytes,proto3" json:"value_bytes,omitempty"`
+	Budget        uint32                 `protobuf:"varint,7,opt,name=budget,proto3" json:"budget,omitempty"` // of processor time, in thousandths of a core
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -401,6 +402,13 @@ func (x *Limits) GetMaxBytes() uint64 {
 func (x *Limits) GetValueBytes() uint32 {
 	if x != nil {
 		return x.ValueBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetBudget() uint32 {
+	if x != nil {
+		return x.Budget
 	}
 	return 0
 }
@@ -1213,6 +1221,7 @@ type Summary struct {
 	LostToClient  uint64                 `protobuf:"varint,12,opt,name=lost_to_client,json=lostToClient,proto3" json:"lost_to_client,omitempty"`
 	CountsFinal   bool                   `protobuf:"varint,13,opt,name=counts_final,json=countsFinal,proto3" json:"counts_final,omitempty"`
 	EndedBy       string                 `protobuf:"bytes,14,opt,name=ended_by,json=endedBy,proto3" json:"ended_by,omitempty"`
+	CostNs        uint64                 `protobuf:"varint,15,opt,name=cost_ns,json=costNs,proto3" json:"cost_ns,omitempty"` // processor time that it took from its target: traps and the program
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1343,6 +1352,13 @@ func (x *Summary) GetEndedBy() string {
 		return x.EndedBy
 	}
 	return ""
+}
+
+func (x *Summary) GetCostNs() uint64 {
+	if x != nil {
+		return x.CostNs
+	}
+	return 0
 }
 
 type CreateSessionRequest struct {
@@ -3862,7 +3878,7 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\tRedaction\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80\x02R\x04path\x12!\n" +
-	"\x06action\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x06action\"\xe6\x01\n" +
+	"\x06action\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x06action\"\x89\x02\n" +
 	"\x06Limits\x125\n" +
 	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x03ttl\x12\x19\n" +
 	"\bmax_hits\x18\x02 \x01(\x04R\amaxHits\x12\x1d\n" +
@@ -3870,7 +3886,8 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\x06sample\x18\x04 \x01(\rR\x06sample\x12(\n" +
 	"\tmax_bytes\x18\x05 \x01(\x04B\v\xbaH\b2\x06\x18\x80\x80\x80\x80\x04R\bmaxBytes\x12)\n" +
 	"\vvalue_bytes\x18\x06 \x01(\rB\b\xbaH\x05*\x03\x18\x80 R\n" +
-	"valueBytes\"\xa2\x06\n" +
+	"valueBytes\x12!\n" +
+	"\x06budget\x18\a \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x06budget\"\xa2\x06\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x04spec\x18\x02 \x01(\v2\x10.keyhole.v1.SpecR\x04spec\x12\x1c\n" +
@@ -3954,7 +3971,7 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\tredaction\x18\a \x01(\v2\x1c.keyhole.v1.RedactionAppliedR\tredaction\">\n" +
 	"\x10RedactionApplied\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
-	"\x04rule\x18\x02 \x01(\tR\x04rule\"\xa1\x03\n" +
+	"\x04rule\x18\x02 \x01(\tR\x04rule\"\xba\x03\n" +
 	"\aSummary\x12\x12\n" +
 	"\x04hits\x18\x01 \x01(\x04R\x04hits\x12\x14\n" +
 	"\x05calls\x18\x02 \x01(\x04R\x05calls\x12\x18\n" +
@@ -3972,7 +3989,8 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\tdelivered\x18\v \x01(\x04R\tdelivered\x12$\n" +
 	"\x0elost_to_client\x18\f \x01(\x04R\flostToClient\x12!\n" +
 	"\fcounts_final\x18\r \x01(\bR\vcountsFinal\x12\x19\n" +
-	"\bended_by\x18\x0e \x01(\tR\aendedByB\t\n" +
+	"\bended_by\x18\x0e \x01(\tR\aendedBy\x12\x17\n" +
+	"\acost_ns\x18\x0f \x01(\x04R\x06costNsB\t\n" +
 	"\a_missed\"l\n" +
 	"\x14CreateSessionRequest\x12,\n" +
 	"\x04spec\x18\x01 \x01(\v2\x10.keyhole.v1.SpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12&\n" +

@@ -17,6 +17,7 @@ type Config struct {
 	Dir       string // all of its state; made if it is missing
 	Listen    string // host:port; port 0: any
 	Redaction string // file with the owner's redaction rules; empty: none
+	Ceiling   string // file with the node's own limits; empty: the built-in ones
 	Node      string // the node's name
 	RingBytes int    // of each session; 0: the agent's default
 	// Configs are the configuration files that get a context "dev" and have it as the current one.

@@ -19,6 +19,7 @@ import (
 	"github.com/keyhole-dev/keyhole/controlplane"
 	"github.com/keyhole-dev/keyhole/controlplane/ca"
 	"github.com/keyhole-dev/keyhole/internal/identity"
+	"github.com/keyhole-dev/keyhole/internal/policy"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/redact"
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
@@ -44,6 +45,11 @@ func Run(ctx context.Context, c Config) error {
 	var err error
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
 		return err
+	}
+	if c.Ceiling != "" {
+		if c.Ceiling, err = filepath.Abs(c.Ceiling); err != nil {
+			return err
+		}
 	}
 	unlock, err := lock(&c)
 	if err != nil {
@@ -101,6 +107,9 @@ func (c *Config) validate() error {
 	}
 	if n := c.RingBytes; n != 0 && (n < os.Getpagesize() || n&(n-1) != 0) {
 		return problem.New(problem.InvalidArgument, "--ring-bytes %d: want a power of two, at least %d", n, os.Getpagesize())
+	}
+	if _, err := policy.Load(c.Ceiling); err != nil {
+		return problem.New(problem.InvalidArgument, "--ceiling: %v", err)
 	}
 	if c.Redaction == "" {
 		return nil
@@ -205,7 +214,7 @@ func (c *Config) agent(address string) *agent.Config {
 	return &agent.Config{
 		ControlPlane: address, Node: c.Node, StateDir: c.path(agentDir), CA: c.path(authorities),
 		Cert: c.path(nodeDir, "cert.pem"), Key: c.path(nodeDir, "key.pem"),
-		GrantKeys: c.path(controlPlaneDir, controlplane.GrantKeys), LogKey: c.path(controlPlaneDir, controlplane.LogKey), RingBytes: c.RingBytes,
+		GrantKeys: c.path(controlPlaneDir, controlplane.GrantKeys), LogKey: c.path(controlPlaneDir, controlplane.LogKey), Ceiling: c.Ceiling, RingBytes: c.RingBytes,
 	}
 }
 

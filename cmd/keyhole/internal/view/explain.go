@@ -145,7 +145,7 @@ func reads(e *keyholev1.ExplainResponse) []table.Line {
 }
 
 func limits(l *keyholev1.Limits) string {
-	parts := []string{length(l.GetTtl().AsDuration()), number(uint64(l.GetRate())) + " events/s", size(l.GetMaxBytes())}
+	parts := []string{length(l.GetTtl().AsDuration()), number(uint64(l.GetRate())) + " events/s", size(l.GetMaxBytes()), "budget " + budget(l)}
 	if n := l.GetMaxHits(); n > 0 {
 		parts = append(parts, number(n)+" events")
 	}

@@ -131,6 +131,9 @@ func Session(s *keyholev1.Session, now time.Time) []table.Line {
 	}
 	if s.GetSummary() != nil {
 		lines = append(lines, fact("calls", callsText(s.GetSummary())))
+		if cost := meanCost(s, s.GetSummary(), now); cost != "" {
+			lines = append(lines, fact("cost", cost))
+		}
 	}
 	if withheld := withheldText(s.GetFields()); withheld != "" {
 		lines = append(lines, fact("withheld", withheld))

@@ -5,6 +5,7 @@ package view
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/keyhole-dev/keyhole/cmd/keyhole/internal/table"
 	"github.com/keyhole-dev/keyhole/internal/event"
@@ -28,6 +29,9 @@ func (t *Trace) Summary(sum *keyholev1.Summary) []table.Line {
 	}
 	lines := []table.Line{line(bold(first))}
 	lines = append(lines, item("calls", callsText(sum)))
+	if cost := meanCost(s, sum, time.Now()); cost != "" {
+		lines = append(lines, item("cost", cost))
+	}
 	if missed := sum.GetLostToClient(); missed > 0 {
 		lines = append(lines, item("missed", fmt.Sprintf("%s events were emitted and did not reach this terminal: it, or the way to it, was too slow", number(missed))))
 	}

@@ -38,6 +38,7 @@ type Trace struct {
 	quiet    bool // it was said that nothing came
 	hits     []sampled
 	rows     []sampled
+	costs    []sampled // nanoseconds
 }
 
 // A sampled count.
@@ -55,6 +56,7 @@ func NewTrace(width int) *Trace {
 func (t *Trace) Session(s *keyholev1.Session, now time.Time) []table.Line {
 	t.session = s
 	t.hits = addSample(t.hits, now, s.GetSummary().GetHits())
+	t.costs = addSample(t.costs, now, s.GetSummary().GetCostNs())
 	if t.columns != nil || s.GetState() < keyholev1.SessionState_SESSION_STATE_ATTACHED || s.GetAttached() == nil {
 		return nil
 	}
@@ -84,7 +86,7 @@ func (t *Trace) begin(fields []*keyholev1.Field, function, process string, now t
 	}
 	return []table.Line{
 		line(bold(function), "   ", process, "   ", dim("build "+build(s.GetBuildId())+"   session "+s.GetId())),
-		line(attached + "   " + shown),
+		line(attached + "   " + shown + "   " + t.costText(now)),
 		t.columns.Header(),
 	}
 }
@@ -203,6 +205,7 @@ func (t *Trace) Status(now time.Time) table.Line {
 	hits, emitted := s.GetSummary().GetHits(), s.GetSummary().GetEmitted()
 	text := fmt.Sprintf("  ↑ %s shown of %s calls · %s calls/s, shown %s/s", number(t.shown), number(max(hits, t.shown)),
 		rate(t.hits, now), rate(t.rows, now))
+	text += " · " + t.costText(now)
 	if lost := s.GetSummary().GetLost(); lost > 0 {
 		text += fmt.Sprintf(" · lost %s", number(lost))
 	}
@@ -261,10 +264,25 @@ func addSample(list []sampled, now time.Time, count uint64) []sampled {
 	return list
 }
 
-// rate is how many a second there were in the window.
+// rate is how many a second there were in the window, as text.
 func rate(list []sampled, now time.Time) string {
 	if len(list) == 0 {
 		return "0"
+	}
+	n, known := perSecond(list, now)
+	switch {
+	case !known:
+		return "…"
+	case n > 0 && n < 10:
+		return fmt.Sprintf("%.1f", n)
+	}
+	return number(uint64(n + 0.5))
+}
+
+// perSecond is how much a second there was in the window, if it is long enough to say.
+func perSecond(list []sampled, now time.Time) (n float64, known bool) {
+	if len(list) == 0 {
+		return 0, false
 	}
 	last, first := list[len(list)-1], list[0]
 	for _, s := range list {
@@ -274,11 +292,7 @@ func rate(list []sampled, now time.Time) string {
 	}
 	passed := now.Sub(first.at)
 	if passed < time.Second/2 {
-		return "…"
+		return 0, false
 	}
-	perSecond := float64(last.count-first.count) / passed.Seconds()
-	if perSecond > 0 && perSecond < 10 {
-		return fmt.Sprintf("%.1f", perSecond)
-	}
-	return number(uint64(perSecond + 0.5))
+	return float64(last.count-first.count) / passed.Seconds(), true
 }

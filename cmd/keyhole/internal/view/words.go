@@ -107,6 +107,7 @@ var endings = map[string]string{
 	event.EndAgentLost:      "the node's agent is gone, and the probe with it",
 	event.EndRevoked:        "stopped by somebody else",
 	event.EndNotAttached:    "not attached",
+	event.EndTripped:        "over its budget",
 	event.EndAuditLost:      "the audit record of the attach could not be written",
 }
 

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package privsep
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/problem"
+)
+
+// govern looks at the counts until the session has ended: first whether it may capture at all, then each quarter of a second
+// whether it keeps to its budget and limits. It has a goroutine of its own, so that an agent that takes no events cannot keep
+// it from looking. A fault of its own ends the session.
+func (r *reader) govern() error {
+	err := r.keepBudget()
+	if err != nil {
+		r.end(event.EndHolderLost)
+	}
+	return err
+}
+
+func (r *reader) keepBudget() error {
+	m := meter{reader: r}
+	if err := m.begin(); err != nil {
+		return err
+	}
+	if err := r.admit(&m); err != nil || r.isEnded() {
+		return err
+	}
+	g := governor{budget: r.Budgets.Session}
+	ticker := time.NewTicker(quarter)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-r.ended:
+			return nil
+		case <-ticker.C:
+		}
+		l, err := m.read()
+		if err != nil {
+			return err
+		}
+		if over, trips := g.observe(l); trips {
+			r.trip(overBudget("Stopped", over, r.Budgets.Session, r.Budgets.Most))
+			return nil
+		}
+		r.endAtLimit(m.counts)
+		if err := r.monitor.send(notice{Load: &l}); err != nil {
+			return fmt.Errorf("tell monitor: %w", err)
+		}
+	}
+}
+
+// admit lets the program, which only counts so far, capture if the session fits its budget, and the node's.
+func (r *reader) admit(m *meter) error {
+	select {
+	case <-time.After(countTime):
+	case <-r.ended:
+		return nil
+	}
+	l, err := m.read()
+	if err != nil {
+		return err
+	}
+	if l.over(r.Budgets.Session) {
+		r.trip(overBudget("Stopped before capturing", l, r.Budgets.Session, r.Budgets.Most))
+		return nil
+	}
+	if err := r.monitor.send(notice{Load: &l}); err != nil {
+		return fmt.Errorf("tell monitor: %w", err)
+	}
+	select {
+	case <-r.admitted:
+	case <-r.ended:
+		return nil
+	}
+	if err := r.records.Admit(); err != nil {
+		return err
+	}
+	select {
+	case r.queue <- report{Admitted: true}:
+		close(r.captures)
+	case <-r.ended:
+	}
+	return nil
+}
+
+// trip ends the session because it, or the node, is over its budget.
+func (r *reader) trip(why *problem.Error) { r.endFor(event.EndTripped, why) }
+
+// A meter reads how much the counts have grown since it was last read.
+type meter struct {
+	reader *reader
+	counts event.Counts
+	at     time.Time
+}
+
+func (m *meter) begin() (err error) {
+	m.counts, err = m.reader.records.Counts()
+	m.at = time.Now()
+	return err
+}
+
+// read returns the load since the last reading. The agent is told the counts, if it listens.
+func (m *meter) read() (load, error) {
+	before, at := m.counts, m.at
+	if err := m.begin(); err != nil {
+		return load{}, err
+	}
+	told := m.counts
+	select {
+	case m.reader.queue <- report{Counts: &told}:
+	default:
+	}
+	return loadBetween(before, m.counts, m.at.Sub(at)), nil
+}
