@@ -31,9 +31,14 @@ func (r *runner) linkConfig(ctx context.Context, spoolKey ed25519.PrivateKey) (c
 		Name: r.config.Node, Version: version(), Kernel: unix.ByteSliceToString(host.Release[:]), Arch: runtime.GOARCH,
 		Tier: "full", ProgramDigest: loader.ProgramDigest(),
 	}
-	if r.unsupported = r.client.Supported(ctx); r.unsupported != nil {
+	able, err := r.client.Check(ctx)
+	if err != nil {
+		return control.Config{}, err
+	}
+	if r.unsupported = able.SelfTest.Err(); r.unsupported != nil {
 		node.Tier, node.Why = "refused", r.unsupported.Error()
 	}
+	node.Report = able
 	return control.Config{
 		Address: r.config.ControlPlane, TLS: r.config.tls, Node: node, SpoolKey: spoolKey.Public().(ed25519.PublicKey), Grants: pinned, Log: r.log,
 	}, nil

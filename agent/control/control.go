@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"github.com/keyhole-dev/keyhole/internal/doctor"
 	"github.com/keyhole-dev/keyhole/internal/grant"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
@@ -64,6 +65,8 @@ type Node struct {
 	Tier                        string // full, refused
 	Why                         string // what is missing
 	ProgramDigest               string
+	// Report is what the node found out about itself; nil: nothing.
+	Report *doctor.Report
 }
 
 // A Handler is the agent behind the stream. Its methods are called one at a time and must not block, but for

@@ -26,29 +26,39 @@ type Attachment struct {
 // is given its descriptor's path, so that no path is looked up a second time, and offsets in the file, so that neither
 // this package nor the library under it parses a byte of it.
 func (l *Program) Attach(exe *os.File) (*Attachment, error) {
-	start := time.Now()
-	sites := l.plan.Sites
-	options := link.UprobeMultiOptions{
-		Addresses: make([]uint64, len(sites)),
-		Cookies:   make([]uint64, len(sites)),
-		PID:       uint32(l.plan.Identity.PID),
+	offsets := make([]uint64, len(l.plan.Sites))
+	for i, s := range l.plan.Sites {
+		offsets[i] = s.FileOffset
 	}
-	for i, s := range sites {
-		if s.FileOffset == 0 { // the library would look for a symbol instead
+	return l.AttachTo(exe, l.plan.Identity.PID, offsets, false)
+}
+
+// AttachTo is Attach at other places and in another process than the plan's, where the program will find itself out of scope and
+// do nothing: what a probe does to a process can be seen without it. With returns, the places are first
+// instructions of functions, and the program is where these return to.
+func (l *Program) AttachTo(exe *os.File, pid int, offsets []uint64, returns bool) (*Attachment, error) {
+	start := time.Now()
+	options := link.UprobeMultiOptions{Addresses: offsets, Cookies: make([]uint64, len(offsets)), PID: uint32(pid)}
+	for i, offset := range offsets {
+		if offset == 0 { // the library would look for a symbol instead
 			return nil, fmt.Errorf("attach probe: site %d is at offset 0 of the file, where its header is", i)
 		}
-		options.Addresses[i], options.Cookies[i] = s.FileOffset, uint64(i)
+		options.Cookies[i] = uint64(i)
 	}
-	if options.PID == 0 { // the kernel would take it for every process
+	if pid <= 0 { // the kernel would take 0 for every process
 		return nil, errors.New("attach probe: no process named")
 	}
 	x, err := link.OpenExecutable(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()))
 	if err != nil {
 		return nil, fmt.Errorf("attach probe: %w", err)
 	}
-	k, err := x.UprobeMulti(nil, l.objects.KhUprobe, &options)
+	attach := x.UprobeMulti
+	if returns {
+		attach = x.UretprobeMulti
+	}
+	k, err := attach(nil, l.objects.KhUprobe, &options)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("attach probe: no process %d any more: %w", options.PID, err)
+		return nil, fmt.Errorf("attach probe: no process %d any more: %w", pid, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("attach probe: %w", err)

@@ -26,7 +26,7 @@ const pollInterval = 50 * time.Millisecond
 // A Reader is the unprivileged end of a probe. It needs no capability: the descriptors are all. Its methods are not
 // safe for concurrent use, but SetDeadline, Admit and Counts may be called while another goroutine is in Read.
 type Reader struct {
-	// TrapCost is what the way into the program costs a hit on this node, as TrapCost measured it.
+	// TrapCost is what the way into the program costs a hit on this node, as its self-test measured it.
 	TrapCost time.Duration
 
 	ring    *ringbuf.Reader

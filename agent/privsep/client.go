@@ -212,15 +212,3 @@ func inspectorGone(err error) error {
 		"the analysis of this executable took more than %v of processor time, %d MiB of memory or %v, or the executable is malformed",
 		inspectorCPU, inspectorMemory>>20, inspectionLifetime), err)
 }
-
-// Supported says what this node's kernel lacks for probes, by loading the real program in a process of its own; nil: nothing.
-func (c *Client) Supported(ctx context.Context) error {
-	a, err := c.call(ctx, request{Check: true})
-	if err != nil {
-		return fmt.Errorf("check kernel: %w", err)
-	}
-	if a.reply.Checked == nil {
-		return errors.New("check kernel: the monitor's reply holds no result")
-	}
-	return nil
-}

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keyhole-dev/keyhole/agent/loader"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
+	"github.com/keyhole-dev/keyhole/internal/testkit"
 	"github.com/keyhole-dev/keyhole/internal/testkit/hot"
 )
 
@@ -73,10 +73,12 @@ func TestOverBudgetNamesWaysOn(t *testing.T) {
 // TestNodeBudget has three sessions that keep to their own budgets and together exceed the node's: one after the other is
 // ended until what is left fits, and no more.
 func TestNodeBudget(t *testing.T) {
-	trap, err := loader.TrapCost()
+	testkit.RequireRoot(t)
+	node, err := Examine(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	trap := node.SelfTest.Trap
 	const pause = 100 * time.Microsecond
 	one := float64(trap) / float64(pause+trap+60*time.Microsecond) // of a core, about
 	s := prepareStage(t)

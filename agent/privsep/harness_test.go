@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/keyhole-dev/keyhole/agent/plan"
+	"github.com/keyhole-dev/keyhole/internal/doctor"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/redact"
@@ -282,9 +283,13 @@ func (a *remoteAgent) ResolveLooked(spec probe.Spec, reply *target.Target) error
 // CloseLooked ends what Look began.
 func (a *remoteAgent) CloseLooked(struct{}, *struct{}) error { return a.looking.Close() }
 
-// Supported says what the kernel lacks.
-func (a *remoteAgent) Supported(struct{}, *struct{}) error {
-	return a.client.Supported(context.Background())
+// Check returns the node's self-test.
+func (a *remoteAgent) Check(_ struct{}, reply *doctor.Report) error {
+	r, err := a.client.Check(context.Background())
+	if err == nil {
+		*reply = *r
+	}
+	return err
 }
 
 // Try does what a confined agent must not be able to do, and says how that went.

@@ -99,7 +99,7 @@ func (m *monitor) hold(r holdRequest) (*held, int, error) {
 	if err != nil {
 		return nil, -1, err
 	}
-	able, err := m.check()
+	able, err := m.able()
 	if err != nil {
 		s.release()
 		return nil, -1, err
@@ -108,7 +108,7 @@ func (m *monitor) hold(r holdRequest) (*held, int, error) {
 		s.release()
 		return nil, -1, tooManyHolders()
 	}
-	out, socket, err := m.startHolder(r, s, able.Trap)
+	out, socket, err := m.startHolder(r, s, able.SelfTest.Trap)
 	if err != nil {
 		s.release()
 		m.holding.free()

@@ -4,7 +4,6 @@ package privsep
 
 import (
 	"errors"
-	"fmt"
 	"path/filepath"
 	"sync"
 	"time"
@@ -235,41 +234,4 @@ func (m *monitor) isOurs(s *subject, site target.Site, except *hold) bool {
 		}
 	}
 	return false
-}
-
-// check has a process of its own try what the kernel can do and measure what a trap costs. Only what is well is remembered: the
-// rest may be mended.
-func (m *monitor) check() (*checked, error) {
-	m.checking.Lock()
-	defer m.checking.Unlock()
-	if m.checked != nil {
-		return m.checked, nil
-	}
-	if !m.holding.take() {
-		return nil, tooManyHolders()
-	}
-	_, socket, err := m.spawn(childSpec{
-		by:         m.bpf,
-		start:      start{name: holderName, role: roleChecker, env: holderEnvironment},
-		registered: func(uint64, *child) {},
-		exited:     func(uint64, string) { m.holding.free() },
-	})
-	if err != nil {
-		m.holding.free()
-		return nil, err
-	}
-	c := newConn(socket, "checker")
-	defer c.close()
-	var answer checked
-	if err := c.receiveWithin(attachTime, &answer); err != nil {
-		return nil, fmt.Errorf("hear from checker: %w", err)
-	}
-	if answer.Problem != nil {
-		return nil, answer.Problem
-	}
-	if answer.Trap <= 0 {
-		return nil, errors.New("hear from checker: it has measured nothing")
-	}
-	m.checked = &answer
-	return m.checked, nil
 }

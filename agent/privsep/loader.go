@@ -198,18 +198,3 @@ func (l *holderLoader) becomeReader(p *plan.Plan, program *loader.Program, attac
 		parent: os.Getppid(),
 	}.now()
 }
-
-// runChecker loads the real program to see whether the kernel takes it, and measures what a trap costs here.
-func runChecker() error {
-	unix.CloseOnExec(firstDescriptor)
-	c := newConn(firstDescriptor, "monitor")
-	var answer checked
-	var err error
-	if err = loader.Supported(); err == nil {
-		answer.Trap, err = loader.TrapCost()
-	}
-	if err != nil {
-		answer.Problem = problem.New(problem.FailedPrecondition, "%v", err)
-	}
-	return c.send(answer)
-}

@@ -5,6 +5,7 @@ package privsep
 import (
 	"time"
 
+	"github.com/keyhole-dev/keyhole/internal/doctor"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
@@ -45,7 +46,7 @@ type reply struct {
 	Problem    *problem.Error `json:"problem,omitempty"`
 	Inspection *inspected     `json:"inspection,omitempty"` // with the inspector's socket
 	Held       *held          `json:"held,omitempty"`       // with the holder's socket
-	Checked    *checked       `json:"checked,omitempty"`
+	Checked    *doctor.Report `json:"checked,omitempty"`
 	Ended      *ended         `json:"ended,omitempty"`
 }
 
@@ -116,13 +117,6 @@ type Attached struct {
 	Load                 time.Duration `json:"loadNs"`
 	Attach               time.Duration `json:"attachNs"`
 	DeadlineNs           uint64        `json:"deadlineNs"` // CLOCK_BOOTTIME
-}
-
-// checked is what a checker tells the monitor.
-type checked struct {
-	Problem *problem.Error `json:"problem,omitempty"`
-	// Trap is what the way into a program costs a target on this node.
-	Trap time.Duration `json:"trapNs,omitempty"`
 }
 
 // Between monitor and holder. A holder has read what the agent sent it: what it says is checked as well.

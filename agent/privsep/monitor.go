@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/keyhole-dev/keyhole/internal/doctor"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 )
 
@@ -36,8 +37,8 @@ type monitor struct {
 	agent *child
 	conn  *conn
 
-	checking sync.Mutex
-	checked  *checked // nil: not yet, or nothing can be probed
+	checked chan struct{}  // closed when report is set
+	report  *doctor.Report // of the self-test
 
 	overload int // quarters of a second in a row in which the sessions together were over the node's budget
 
@@ -72,6 +73,10 @@ func runMonitor() error {
 	if err := m.startAgent(o); err != nil {
 		return fmt.Errorf("start monitor: %w", err)
 	}
+	if err := m.startCheck(); err != nil {
+		m.killAll()
+		return fmt.Errorf("start monitor: %w", err)
+	}
 	// The agent needs sockets, so it is there before they are forbidden.
 	if err := monitorPolicy().install(); err != nil {
 		m.killAll()
@@ -94,6 +99,7 @@ func newMonitor(o Options) (*monitor, error) {
 	m := &monitor{
 		judge:       judge,
 		ringBytes:   o.RingBytes,
+		checked:     make(chan struct{}),
 		children:    make(map[uint64]*child),
 		inspections: make(map[uint64]*subject),
 		holds:       make(map[uint64]*hold),
@@ -200,7 +206,8 @@ func (m *monitor) answer(r request) {
 	case r.Hold != nil:
 		out.Held, socket, err = m.hold(*r.Hold)
 	case r.Check:
-		out.Checked, err = m.check()
+		<-m.checked
+		out.Checked = m.report
 	default:
 		err = problem.New(problem.InvalidArgument, "a request that asks for nothing")
 	}

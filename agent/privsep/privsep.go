@@ -44,6 +44,7 @@ const (
 	roleAgent     role = "@agent"   // [socket, arguments...]
 	roleInspector role = "@inspect" // [socket, subject, executable]
 	roleChecker   role = "@check"   // [socket]
+	roleSubject   role = "@subject" // [socket]
 	roleLoader    role = "@load"    // [monitor, agent, executable]
 	roleReader    role = "@read"    // [what the loader hands over]
 )
@@ -70,7 +71,7 @@ func currentRole() role {
 		return ""
 	}
 	switch r := role(os.Args[1]); r {
-	case roleStart, roleMonitor, roleAgent, roleInspector, roleChecker, roleLoader, roleReader:
+	case roleStart, roleMonitor, roleAgent, roleInspector, roleChecker, roleSubject, roleLoader, roleReader:
 		return r
 	default:
 		return ""
@@ -96,6 +97,8 @@ func Main(roles Roles) {
 		err = runInspector()
 	case roleChecker:
 		err = runChecker()
+	case roleSubject:
+		err = runSubject()
 	case roleLoader:
 		err = runLoader()
 	case roleReader:

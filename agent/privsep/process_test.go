@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/keyhole-dev/keyhole/internal/doctor"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/target"
@@ -133,9 +134,31 @@ func TestMonitorHasFourCapabilities(t *testing.T) {
 	}
 }
 
-func TestSupported(t *testing.T) {
+func TestSelfTest(t *testing.T) {
 	s := newStage(t)
-	s.call("Supported", struct{}{}, new(struct{}))
+	var r doctor.Report
+	s.call("Check", struct{}{}, &r)
+	t.Logf("%+v", r)
+	if err := r.SelfTest.Err(); err != nil {
+		t.Error(err)
+	}
+	if o, text := r.SelfTest.Outcome(doctor.CheckReturnSeccomp); o == "" {
+		t.Errorf("nothing is known of a return probe in a filtered process: %s", text)
+	}
+	if !r.Facts.BTF || len(r.Facts.Capabilities) != 4 || r.Facts.Kernel == "" {
+		t.Errorf("facts %+v", r.Facts)
+	}
+}
+
+func TestExamine(t *testing.T) {
+	testkit.RequireRoot(t)
+	r, err := Examine(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.SelfTest.Err(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestInspectRefuses(t *testing.T) {
