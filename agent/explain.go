@@ -9,6 +9,7 @@ import (
 	"github.com/keyhole-dev/keyhole/agent/control"
 	"github.com/keyhole-dev/keyhole/agent/plan"
 	"github.com/keyhole-dev/keyhole/agent/resolve"
+	"github.com/keyhole-dev/keyhole/internal/policy"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/redact"
 	"github.com/keyhole-dev/keyhole/internal/target"
@@ -67,6 +68,9 @@ func fields(p *plan.Plan) []control.Field {
 func listing(l *resolve.Listing) *control.Listing {
 	list := &control.Listing{Matched: l.Matched, Executable: l.Executable, Stripped: l.Stripped}
 	for _, f := range l.Functions {
+		if f.Refused == "" {
+			f.Refused = policy.Internal(f.Name)
+		}
 		info := control.Function{Name: f.Name, Signature: f.Signature, File: f.File, Line: f.Line, Refused: f.Refused}
 		for _, p := range f.Parameters {
 			info.Parameters = append(info.Parameters, control.Parameter(p))

@@ -177,6 +177,9 @@ func (m *monitor) admit(s *subject, sites []target.Site) error {
 	if len(sites) == 0 || len(sites) > maxSites {
 		return problem.New(problem.InvalidArgument, "%d sites; want 1 to %d", len(sites), maxSites)
 	}
+	if err := m.admitHarm(s, sites); err != nil {
+		return err
+	}
 	code, err := s.code()
 	if err != nil {
 		return err

@@ -49,7 +49,7 @@ func Default() *Ceiling {
 		MaxBytes:           probe.MaxBytes,
 		MaxBudget:          50, // 5 % of a core
 		NodeBudget:         50,
-		ForbiddenFunctions: []string{"runtime.*", "runtime/*", "internal/runtime/*"},
+		ForbiddenFunctions: []string{"runtime/*"},
 	}
 }
 
@@ -213,6 +213,9 @@ func (c *Ceiling) AllowProcess(i *target.Identity) error {
 func (c *Ceiling) AllowTarget(t *target.Target) error {
 	if err := c.AllowProcess(&t.Identity); err != nil {
 		return err
+	}
+	if because := Internal(t.Function.Name); because != "" {
+		return denied("%s is not to be probed: %s", t.Function.Name, because)
 	}
 	if glob.MatchAny(c.ForbiddenFunctions, t.Function.Name) {
 		return denied("the function %s is not to be probed", t.Function.Name)
