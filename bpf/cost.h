@@ -6,10 +6,10 @@
 #ifndef KH_COST_H
 #define KH_COST_H
 
-#include "limits.h"
+#include "pairs.h"
 
 enum {
-	KH_TIMED = 16, /* one hit of so many of each outcome is timed, and stands for all of them */
+	KH_TIMED = 16, /* one run of so many is timed, and stands for all of them */
 	/* The most that a hit is charged: more than any plan takes. One that took longer was preempted by others. */
 	KH_LONGEST_NS = 1 << 18,
 };
@@ -26,15 +26,14 @@ static __always_inline bool kh_only_counts(void)
 	return !control || !control->admitted;
 }
 
-/*
- * Counts a hit and, of some, the time that it took. Atomic although the memory is the CPU's own: another hit may preempt
- * this one between load and store.
- */
-static __always_inline void kh_account(struct kh_outcomes *counts, enum kh_count outcome, __u64 begun)
+/* Counts a run of the program and, of some, the time that it took. */
+static __always_inline void kh_account(__u64 begun)
 {
+	__u32 key = 0;
+	struct kh_outcomes *counts = bpf_map_lookup_elem(&kh_counts, &key);
 	__u64 took;
 
-	if (__sync_fetch_and_add(&counts->n[outcome], 1) % KH_TIMED)
+	if (!counts || __sync_fetch_and_add(&counts->n[KH_TRAPS], 1) % KH_TIMED)
 		return;
 	took = bpf_ktime_get_boot_ns() - begun;
 	__sync_fetch_and_add(&counts->own_ns, KH_TIMED * (took < KH_LONGEST_NS ? took : KH_LONGEST_NS));

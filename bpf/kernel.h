@@ -25,6 +25,8 @@ typedef signed long long __s64;
 
 /* Helpers, by their numbers in the kernel's ABI (include/uapi/linux/bpf.h). */
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
+static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static __u32 (*const bpf_get_prandom_u32)(void) = (void *)7;
 static __u32 (*const bpf_get_smp_processor_id)(void) = (void *)8;
 static long (*const bpf_probe_read_user)(void *to, __u32 size, const void *from) = (void *)112;
@@ -34,12 +36,17 @@ static long (*const bpf_ringbuf_output)(void *ring, void *data, __u64 size, __u6
 static __u64 (*const bpf_ringbuf_query)(void *ring, __u64 flags) = (void *)134;
 static struct task_struct *(*const bpf_get_current_task_btf)(void) = (void *)158;
 static __u64 (*const bpf_get_attach_cookie)(void *ctx) = (void *)174;
+static long (*const bpf_loop)(__u32 times, void *body, void *context, __u64 flags) = (void *)181;
 
 enum {
+	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_RINGBUF = 27,
 
+	BPF_NOEXIST = 1,
+
+	BPF_F_NO_PREALLOC = 1 << 0,
 	BPF_F_WRONLY = 1 << 4,	    /* user space may only write */
 	BPF_F_RDONLY_PROG = 1 << 7, /* the program may only read */
 
@@ -66,7 +73,18 @@ struct pt_regs {
 	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
 };
 
-enum { KH_REGISTERS = 17 };
+enum { KH_REGISTERS = 17, KH_RETURN_ADDRESS = 8 /* bytes that a call pushes */ };
+
+static __always_inline __u64 kh_stack(const struct pt_regs *r)
+{
+	return r->sp;
+}
+
+/* Go's running goroutine, in functions of ABIInternal. */
+static __always_inline __u64 kh_g(const struct pt_regs *r)
+{
+	return r->r14;
+}
 
 /*
  * All of them, in DWARF's order (System V ABI AMD64, figure 3.36), before any is picked: a switch makes clang compute
@@ -106,7 +124,18 @@ struct pt_regs { /* struct user_pt_regs */
 };
 
 /* The stack has no room for x16 to x25, where no argument is at a function's entry (AAPCS64 6.1.1, Go's ABIInternal). */
-enum { KH_REGISTERS = 22, KH_FIRST_LEFT_OUT = 16, KH_LEFT_OUT = 10 };
+enum { KH_REGISTERS = 22, KH_FIRST_LEFT_OUT = 16, KH_LEFT_OUT = 10, KH_RETURN_ADDRESS = 0 };
+
+static __always_inline __u64 kh_stack(const struct pt_regs *r)
+{
+	return r->sp;
+}
+
+/* Go's running goroutine, in functions of ABIInternal. */
+static __always_inline __u64 kh_g(const struct pt_regs *r)
+{
+	return r->regs[28];
+}
 
 static __always_inline void kh_copy_registers(__u64 *to, const struct pt_regs *from)
 {

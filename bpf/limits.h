@@ -70,13 +70,13 @@ static __always_inline void kh_give_back_ticket(struct kh_usage *state)
 }
 
 /* KH_EMITTED if the hit may go on to capture; with max_hits it then has a ticket, which a lost one gives back. */
-static __always_inline enum kh_count kh_admit(struct kh_usage *state, __u64 now)
+static __always_inline enum kh_count kh_admit(struct kh_usage *state, __u64 now, bool rate)
 {
 	if (config.max_hits && *(volatile __u64 *)&state->tickets >= config.max_hits)
 		return KH_OVER_LIMIT;
 	if (config.max_bytes && *(volatile __u64 *)&state->bytes >= config.max_bytes)
 		return KH_OVER_LIMIT;
-	if (config.rate_interval_ns && !kh_take_token(state, now))
+	if (rate && config.rate_interval_ns && !kh_take_token(state, now))
 		return KH_THROTTLED;
 	if (config.max_hits && __sync_fetch_and_add(&state->tickets, 1) >= config.max_hits) {
 		kh_give_back_ticket(state);

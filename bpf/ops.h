@@ -187,11 +187,11 @@ static __always_inline bool kh_op_if_string(const struct kh_hit *hit, struct kh_
 	return equal == (op->arg == KH_EQ);
 }
 
-/* Walks the conditions. False: the hit is filtered. */
-static __always_inline bool kh_decide(struct kh_hit *hit, struct kh_slot *s)
+/* Walks the conditions, the ops [from, to). False: the hit is filtered. */
+static __always_inline bool kh_decide(struct kh_hit *hit, struct kh_slot *s, __u32 from, __u32 to)
 {
 	__unroll_not
-	for (__u32 i = 0; i < KH_MAX_OPS && i < config.if_end; i++) {
+	for (__u32 i = from; i < KH_MAX_OPS && i < to; i++) {
 		const volatile struct kh_op *op = &ops[i];
 
 		switch (op->code) {
@@ -378,11 +378,11 @@ static __always_inline struct kh_leaving kh_op_cstr(const struct kh_hit *hit, st
 	return v;
 }
 
-/* Walks the captures and appends a value for each that emits. False: the record would be too long. */
-static __always_inline bool kh_capture(struct kh_hit *hit, struct kh_slot *s)
+/* Walks the captures, the ops [from, to), and appends a value for each that emits. False: the record would be too long. */
+static __always_inline bool kh_capture(struct kh_hit *hit, struct kh_slot *s, __u32 from, __u32 to)
 {
 	__unroll_not
-	for (__u32 i = config.if_end; i < KH_MAX_OPS && i < config.n_ops; i++) {
+	for (__u32 i = from; i < KH_MAX_OPS && i < to; i++) {
 		const volatile struct kh_op *op = &ops[i];
 		struct kh_leaving v;
 		__u32 at;
@@ -393,6 +393,10 @@ static __always_inline bool kh_capture(struct kh_hit *hit, struct kh_slot *s)
 		}
 		if (op->code == KH_OP_LOAD) {
 			kh_op_load(hit, op);
+			continue;
+		}
+		if (op->code == KH_OP_TEST) {
+			kh_set(hit, op->dst, kh_get(hit, op->src) != 0, kh_why(hit, op->src));
 			continue;
 		}
 		/*

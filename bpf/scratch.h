@@ -15,9 +15,17 @@ struct kh_input {
 	__u8 bytes[KH_MAX_VALUE + sizeof(__u64)];
 };
 
+/* What a call that waits for its return has in front of its record. */
+struct kh_waiting {
+	__u64 outer; /* the depth of the frame that waits next around this one, or KH_NO_DEPTH */
+	__u32 used;  /* bytes of the record */
+	__u32 pad;
+};
+
 struct kh_slot {
 	__u64 claimed;
 	struct kh_input in;
+	struct kh_waiting waiting; /* right before the record: they are stored as one */
 	__u8 out[KH_MAX_OUT + sizeof(__u64)]; /* a record: what is allowed to leave, and nothing else */
 	__u32 in_used;
 	__u32 out_used;
@@ -70,6 +78,8 @@ static __always_inline void kh_release(struct kh_slot *s)
 		kh_zero(s->in.bytes, in);
 	if (out && out <= sizeof(s->out))
 		kh_zero(s->out, out);
+	s->waiting.outer = 0;
+	s->waiting.used = 0;
 	s->in_used = 0;
 	s->out_used = 0;
 	/* A plain store: only hits on this very CPU look at the slot. */

@@ -15,6 +15,7 @@ enum kh_limit {
 	KH_POOL_BYTES = 1024,	 /* constants that conditions compare with */
 	KH_MAX_REGS = 32,	 /* registers in DWARF numbering: x86-64 has 0..16 (16 = rip), arm64 0..15 and 26..31 */
 	KH_LENGTH_BITS = 47,	 /* a string of 2^47 bytes or more is a misread length */
+	KH_MAX_WAITING = 65536,	 /* calls that wait for their return at the same time */
 	KH_SLOTS_PER_CPU = 4,	 /* scratch slots for each possible CPU: a hit may be preempted by another */
 };
 
@@ -29,6 +30,7 @@ enum __attribute__((packed)) kh_op_code {
 	KH_OP_IF_INT = 6,  /* go on only if slot[src] (arg bytes wide) compares by n with the pool's u64 at aux */
 	KH_OP_IF_BYTES = 7, /* go on only if the slot[dst] bytes at slot[src] + off equal (or not) pool[aux, aux + n) */
 	KH_OP_IF_CSTR = 8, /* the same for a NUL-terminated string */
+	KH_OP_TEST = 16,   /* slot[dst] = slot[src] != 0 */
 };
 
 /* How a value leaves. `drop` has no number: no op is made for a dropped value, so nothing reads it. */
@@ -78,6 +80,7 @@ struct kh_record {
 	__u32 tid;
 	__u32 site;    /* the attach point's index in the plan: the link's cookie */
 	__u32 bytes;   /* the record's length, this header included */
+	__u64 duration_ns; /* from entry to return; 0 where returns are not looked at */
 	char comm[16];
 };
 
@@ -98,8 +101,23 @@ enum kh_count {
 	KH_SAMPLED_OUT = 2,
 	KH_THROTTLED = 3, /* beyond the rate, or before the session was admitted */
 	KH_OVER_LIMIT = 4,
-	KH_LOST = 5, /* no room in the ring, or no free scratch slot */
-	KH_MAX_COUNTS = 8,
+	KH_LOST = 5, /* no room in the ring, no free scratch slot, or no stack to pair by */
+	/* With returns, a call that was let in at its entry and of which no return is seen: */
+	KH_NO_ROOM = 6,	  /* as many calls as the map holds waited already */
+	KH_UNWOUND = 7,	  /* its frame was left otherwise: a panic recovered above, longjmp */
+	KH_GOROUTINE = 8, /* its goroutine ended */
+	/* These two are no outcomes. Their difference is how many calls wait. */
+	KH_WAITING = 9,	  /* calls that began to wait for their return */
+	KH_WAITED = 10,	  /* of these, the ones that have their outcome */
+	KH_TRAPS = 11,	  /* nor is this: runs of a program in scope and before the deadline, each of which cost a trap */
+	KH_MAX_COUNTS = 16,
+};
+
+/* By what a return is paired with its entry. */
+enum kh_pair {
+	KH_PAIR_NONE = 0,      /* not at all: a hit is an event */
+	KH_PAIR_GOROUTINE = 1, /* the goroutine, and the frame's distance from the stack's base: frames move with the stack */
+	KH_PAIR_THREAD = 2,    /* the thread and the frame's address */
 };
 
 struct kh_outcomes { /* of one CPU */
@@ -119,11 +137,18 @@ struct kh_config {
 	__u32 pid;		  /* the one thread group that is in scope */
 	__u32 sample_below;	  /* keep a hit if a random u32 is below; 0: keep all */
 	__u32 if_end;		  /* ops [0, if_end) decide, ops [if_end, n_ops) capture */
+	__u32 entry_end;	  /* ops [if_end, entry_end) capture at the entry, the others look at the return */
+	__u32 return_if_end;	  /* ops [entry_end, return_if_end) decide there, [return_if_end, n_ops) capture */
 	__u32 n_ops;
 	__u32 if_reads;		  /* not 0: an op of [0, if_end) reads memory into the scratch */
 	__u32 ring_quarter;	  /* wake the reader when so many bytes wait */
+	__u32 pair;		  /* enum kh_pair */
+	__u32 return_pops;	  /* the return address is still on the stack at the return: its bytes */
+	__u32 goid;		  /* where the goroutine's number is in its runtime.g; 0: not known */
+	__u32 waiting_words;	  /* of a record at most, as it waits for its return */
+	__u32 rate_at_entry;	  /* not 0: the token is taken there, since nothing at the return decides */
 	__u32 count_first;	  /* not 0: until the control word says that it is admitted, a hit is counted and nothing read */
-	__u32 pad;
+	__u64 slower_than_ns;	  /* of calls that took less, none is let through */
 };
 
 /* Words that change while the probe is on. */

@@ -47,11 +47,18 @@ type UprobeKhConfig struct {
 	Pid              uint32
 	SampleBelow      uint32
 	IfEnd            uint32
+	EntryEnd         uint32
+	ReturnIfEnd      uint32
 	N_ops            uint32
 	IfReads          uint32
 	RingQuarter      uint32
+	Pair             uint32
+	ReturnPops       uint32
+	Goid             uint32
+	WaitingWords     uint32
+	RateAtEntry      uint32
 	CountFirst       uint32
-	Pad              uint32
+	SlowerThanNs     uint64
 }
 
 type UprobeKhCount uint32
@@ -63,7 +70,13 @@ const (
 	UprobeKhCountKH_THROTTLED   UprobeKhCount = 3
 	UprobeKhCountKH_OVER_LIMIT  UprobeKhCount = 4
 	UprobeKhCountKH_LOST        UprobeKhCount = 5
-	UprobeKhCountKH_MAX_COUNTS  UprobeKhCount = 8
+	UprobeKhCountKH_NO_ROOM     UprobeKhCount = 6
+	UprobeKhCountKH_UNWOUND     UprobeKhCount = 7
+	UprobeKhCountKH_GOROUTINE   UprobeKhCount = 8
+	UprobeKhCountKH_WAITING     UprobeKhCount = 9
+	UprobeKhCountKH_WAITED      UprobeKhCount = 10
+	UprobeKhCountKH_TRAPS       UprobeKhCount = 11
+	UprobeKhCountKH_MAX_COUNTS  UprobeKhCount = 16
 )
 
 type UprobeKhDeadline struct {
@@ -82,6 +95,7 @@ const (
 	UprobeKhLimitKH_POOL_BYTES    UprobeKhLimit = 1024
 	UprobeKhLimitKH_MAX_REGS      UprobeKhLimit = 32
 	UprobeKhLimitKH_LENGTH_BITS   UprobeKhLimit = 47
+	UprobeKhLimitKH_MAX_WAITING   UprobeKhLimit = 65536
 	UprobeKhLimitKH_SLOTS_PER_CPU UprobeKhLimit = 4
 )
 
@@ -110,13 +124,22 @@ const (
 	UprobeKhOpCodeKH_OP_IF_INT   UprobeKhOpCode = 6
 	UprobeKhOpCodeKH_OP_IF_BYTES UprobeKhOpCode = 7
 	UprobeKhOpCodeKH_OP_IF_CSTR  UprobeKhOpCode = 8
+	UprobeKhOpCodeKH_OP_TEST     UprobeKhOpCode = 16
 )
 
 type UprobeKhOutcomes struct {
 	_     structs.HostLayout
-	N     [8]uint64
+	N     [16]uint64
 	OwnNs uint64
 }
+
+type UprobeKhPair uint32
+
+const (
+	UprobeKhPairKH_PAIR_NONE      UprobeKhPair = 0
+	UprobeKhPairKH_PAIR_GOROUTINE UprobeKhPair = 1
+	UprobeKhPairKH_PAIR_THREAD    UprobeKhPair = 2
+)
 
 type UprobeKhReason uint8
 
@@ -128,13 +151,14 @@ const (
 )
 
 type UprobeKhRecord struct {
-	_      structs.HostLayout
-	TimeNs uint64
-	Pid    uint32
-	Tid    uint32
-	Site   uint32
-	Bytes  uint32
-	Comm   [16]int8
+	_          structs.HostLayout
+	TimeNs     uint64
+	Pid        uint32
+	Tid        uint32
+	Site       uint32
+	Bytes      uint32
+	DurationNs uint64
+	Comm       [16]int8
 }
 
 type UprobeKhUsage struct {
@@ -156,11 +180,14 @@ type UprobeKhValue struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	UprobeMapKhCalls   = "kh_calls"
 	UprobeMapKhControl = "kh_control"
 	UprobeMapKhCounts  = "kh_counts"
 	UprobeMapKhRing    = "kh_ring"
 	UprobeMapKhScratch = "kh_scratch"
 	UprobeMapKhState   = "kh_state"
+	UprobeMapKhTops    = "kh_tops"
+	UprobeProgKhReturn = "kh_return"
 	UprobeProgKhUprobe = "kh_uprobe"
 	UprobeVarConfig    = "config"
 	UprobeVarOps       = "ops"
@@ -210,6 +237,7 @@ type UprobeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type UprobeProgramSpecs struct {
+	KhReturn *ebpf.ProgramSpec `ebpf:"kh_return"`
 	KhUprobe *ebpf.ProgramSpec `ebpf:"kh_uprobe"`
 }
 
@@ -217,11 +245,13 @@ type UprobeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type UprobeMapSpecs struct {
+	KhCalls   *ebpf.MapSpec `ebpf:"kh_calls"`
 	KhControl *ebpf.MapSpec `ebpf:"kh_control"`
 	KhCounts  *ebpf.MapSpec `ebpf:"kh_counts"`
 	KhRing    *ebpf.MapSpec `ebpf:"kh_ring"`
 	KhScratch *ebpf.MapSpec `ebpf:"kh_scratch"`
 	KhState   *ebpf.MapSpec `ebpf:"kh_state"`
+	KhTops    *ebpf.MapSpec `ebpf:"kh_tops"`
 }
 
 // UprobeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -254,20 +284,24 @@ func (o *UprobeObjects) Close() error {
 //
 // It can be passed to LoadUprobeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type UprobeMaps struct {
+	KhCalls   *ebpf.Map `ebpf:"kh_calls"`
 	KhControl *ebpf.Map `ebpf:"kh_control"`
 	KhCounts  *ebpf.Map `ebpf:"kh_counts"`
 	KhRing    *ebpf.Map `ebpf:"kh_ring"`
 	KhScratch *ebpf.Map `ebpf:"kh_scratch"`
 	KhState   *ebpf.Map `ebpf:"kh_state"`
+	KhTops    *ebpf.Map `ebpf:"kh_tops"`
 }
 
 func (m *UprobeMaps) Close() error {
 	return _UprobeClose(
+		m.KhCalls,
 		m.KhControl,
 		m.KhCounts,
 		m.KhRing,
 		m.KhScratch,
 		m.KhState,
+		m.KhTops,
 	)
 }
 
@@ -285,11 +319,13 @@ type UprobeVariables struct {
 //
 // It can be passed to LoadUprobeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type UprobePrograms struct {
+	KhReturn *ebpf.Program `ebpf:"kh_return"`
 	KhUprobe *ebpf.Program `ebpf:"kh_uprobe"`
 }
 
 func (p *UprobePrograms) Close() error {
 	return _UprobeClose(
+		p.KhReturn,
 		p.KhUprobe,
 	)
 }

@@ -15,7 +15,7 @@ import (
 
 // allowed are the helpers that the program may call. None of them changes anything outside of our own maps.
 var allowed = []asm.BuiltinFunc{
-	asm.FnMapLookupElem, asm.FnGetPrandomU32, asm.FnGetSmpProcessorId, asm.FnProbeReadUser, asm.FnProbeReadUserStr,
+	asm.FnMapLookupElem, asm.FnMapUpdateElem, asm.FnMapDeleteElem, asm.FnLoop, asm.FnGetPrandomU32, asm.FnGetSmpProcessorId, asm.FnProbeReadUser, asm.FnProbeReadUserStr,
 	asm.FnKtimeGetBootNs, asm.FnRingbufOutput, asm.FnRingbufQuery, asm.FnGetCurrentTaskBtf, asm.FnGetAttachCookie,
 }
 
@@ -28,27 +28,29 @@ func TestInstructions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(spec.Programs) != 1 || spec.Programs[UprobeProgKhUprobe] == nil {
+		if len(spec.Programs) != 2 || spec.Programs[UprobeProgKhUprobe] == nil || spec.Programs[UprobeProgKhReturn] == nil {
 			t.Fatalf("%s: %d programs", name, len(spec.Programs))
 		}
-		outputs := 0
-		for _, i := range spec.Programs[UprobeProgKhUprobe].Instructions {
-			if !i.IsBuiltinCall() {
-				if i.IsKfuncCall() {
-					t.Errorf("%s calls a function of the kernel: %v", name, i)
+		for program, s := range spec.Programs {
+			outputs := 0
+			for _, i := range s.Instructions {
+				if !i.IsBuiltinCall() {
+					if i.IsKfuncCall() {
+						t.Errorf("%s calls a function of the kernel: %v", name, i)
+					}
+					continue
 				}
-				continue
+				f := asm.BuiltinFunc(i.Constant)
+				if !slices.Contains(allowed, f) {
+					t.Errorf("%s calls %v", name, f)
+				}
+				if f == asm.FnRingbufOutput {
+					outputs++
+				}
 			}
-			f := asm.BuiltinFunc(i.Constant)
-			if !slices.Contains(allowed, f) {
-				t.Errorf("%s calls %v", name, f)
+			if outputs != 1 {
+				t.Errorf("%s has %d places in %s at which a record leaves", name, outputs, program)
 			}
-			if f == asm.FnRingbufOutput {
-				outputs++
-			}
-		}
-		if outputs != 1 {
-			t.Errorf("%s has %d places at which a record leaves", name, outputs)
 		}
 		for key, m := range spec.Maps {
 			if !strings.HasPrefix(key, "kh_") && key != ".rodata" { // which the loader names

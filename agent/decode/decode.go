@@ -49,9 +49,8 @@ type field struct {
 
 // New makes a Decoder for the records of a verified plan.
 func New(p *plan.Plan, meta Meta) *Decoder {
-	d := &Decoder{plan: p, meta: meta, fields: make([]field, len(p.Fields))}
-	for i := range p.Fields {
-		f := &p.Fields[i]
+	d := &Decoder{plan: p, meta: meta, fields: make([]field, len(p.AllFields()))}
+	for i, f := range p.AllFields() {
 		action, err := redact.ParseAction(f.Action)
 		if err != nil {
 			action = redact.Action{Kind: redact.Drop}
@@ -105,13 +104,18 @@ func (d *Decoder) Decode(record []byte) (event.Event, error) {
 		Process: event.Process{
 			PID:  int(binary.LittleEndian.Uint32(record[8:])),
 			TID:  int(binary.LittleEndian.Uint32(record[12:])),
-			Comm: text(cString(record[24:40])),
+			Comm: text(cString(record[32:48])),
 		},
 		Function:     d.plan.Function,
 		AttachPoint:  attachPoint,
-		Arguments:    make([]event.Value, len(d.fields)),
 		PolicyDigest: d.plan.PolicyDigest,
 	}
+	if d.plan.Returns != nil {
+		e.AttachPoint = attachCall
+		e.Duration = duration(binary.LittleEndian.Uint64(record[24:]))
+	}
+	list := make([]event.Value, len(d.fields))
+	e.Arguments, e.Results = list[:len(d.plan.Fields):len(d.plan.Fields)], list[len(d.plan.Fields):]
 	rest := values(record[plan.RecordHeaderBytes:])
 	if d.plan.Goroutine {
 		v, err := rest.next(8)
@@ -124,7 +128,7 @@ func (d *Decoder) Decode(record []byte) (event.Event, error) {
 	}
 	for i := range d.fields {
 		f := &d.fields[i]
-		e.Arguments[i] = f.value
+		list[i] = f.value
 		if !f.emits {
 			continue
 		}
@@ -132,7 +136,7 @@ func (d *Decoder) Decode(record []byte) (event.Event, error) {
 		if err != nil {
 			return event.Event{}, fmt.Errorf("decode record: value %d: %w", i, err)
 		}
-		f.decode(&e.Arguments[i], v)
+		f.decode(&list[i], v)
 	}
 	if len(rest) > 0 {
 		return event.Event{}, fmt.Errorf("decode record: %d bytes behind the last value", len(rest))
@@ -140,7 +144,14 @@ func (d *Decoder) Decode(record []byte) (event.Event, error) {
 	return e, nil
 }
 
-const attachPoint = "entry"
+// The attach points of events.
+const (
+	attachPoint = "entry"
+	attachCall  = "call"
+)
+
+// duration is one that the clock can have measured.
+func duration(ns uint64) time.Duration { return time.Duration(min(ns, math.MaxInt64)) }
 
 // A raw is one value of a record: struct kh_value and the bytes behind it.
 type raw struct {
@@ -230,6 +241,11 @@ func scalar(k target.Kind, b []byte) (string, bool) {
 		return strconv.FormatUint(bits, 10), true
 	case target.KindBool:
 		return strconv.FormatBool(bits != 0), true
+	case target.KindError:
+		if bits == 0 {
+			return "nil", true
+		}
+		return "not nil", true
 	case target.KindPointer:
 		return "0x" + strconv.FormatUint(bits, 16), true
 	case target.KindFloat:

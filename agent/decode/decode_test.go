@@ -33,7 +33,7 @@ func record(parts ...part) []byte {
 	r := binary.LittleEndian.AppendUint64(nil, 1_500_000_000)
 	r = binary.LittleEndian.AppendUint32(r, 4711)
 	r = binary.LittleEndian.AppendUint32(r, 4712)
-	r = append(r, "\x00\x00\x00\x00\x00\x00\x00\x00shop\xff\x00rest\x00\x00\x00\x00\x00\x00"...)
+	r = append(r, "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00shop\xff\x00rest\x00\x00\x00\x00\x00\x00"...)
 	for _, p := range parts {
 		header := []byte{p.reason, p.truncated, 0, 0, 0, 0, 0, 0}
 		binary.LittleEndian.PutUint16(header[2:], uint16(len(p.bytes)))
@@ -152,8 +152,8 @@ func TestDecodeRefuses(t *testing.T) {
 		says   string
 	}{
 		"nothing":             {nil, "shorter"},
-		"half a header":       {good()[:39], "shorter"},
-		"a cut record":        {good()[:48], "its header says"},
+		"half a header":       {good()[:47], "shorter"},
+		"a cut record":        {good()[:56], "its header says"},
 		"a wrong length":      {append(good(), 0), "its header says"},
 		"an unknown site":     {func() []byte { r := good(); r[16] = 2; return r }(), "site 2"},
 		"no value":            {record(), "ends before"},

@@ -64,7 +64,7 @@ func TestKernelAgreesWithEvaluator(t *testing.T) {
 				continue
 			}
 			copy(want, got[0][:20]) // when, who and where; the length stays
-			copy(want[24:40], got[0][24:40])
+			copy(want[24:48], got[0][24:48])
 			if !bytes.Equal(got[0], want) {
 				t.Fatalf("seed %d, hit %d: the kernel's record\n%x\nis not the evaluator's\n%x\n%s", seed, n, got[0], want, compiled.Listing())
 			}

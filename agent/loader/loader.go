@@ -21,6 +21,7 @@ import (
 
 	"github.com/keyhole-dev/keyhole/agent/plan"
 	"github.com/keyhole-dev/keyhole/bpf"
+	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
 // Options are what a plan leaves open.
@@ -38,6 +39,9 @@ type Options struct {
 
 // DefaultRingBytes is the size of a session's ring buffer where nothing else is said.
 const DefaultRingBytes = 1 << 20
+
+// waitingHeaderBytes is what a record has in front of it while it waits for its return: struct kh_waiting.
+const waitingHeaderBytes = 16
 
 // rodata is the name in the object of the section that holds the tables; configMap is the kernel's name for it.
 const (
@@ -77,8 +81,14 @@ func Load(p *plan.Plan, o Options) (*Program, error) {
 		return nil, fmt.Errorf("load probe: %w", err)
 	}
 	l := &Program{plan: p, objects: *loaded, LoadTime: time.Since(start)}
-	if info, err := l.objects.KhUprobe.Info(); err == nil {
-		l.Instructions, _ = info.VerifiedInstructions()
+	for _, program := range []*ebpf.Program{l.objects.KhUprobe, l.objects.KhReturn} {
+		if info, err := program.Info(); err == nil {
+			n, _ := info.VerifiedInstructions()
+			l.Instructions += n
+		}
+		if p.Returns == nil {
+			break // the other one never runs
+		}
 	}
 	return l, nil
 }
@@ -89,11 +99,15 @@ func (l *Program) Close() error { return l.objects.Close() }
 // Stats is how often the program ran and how long it took in all, without the trap that leads to it. The kernel counts
 // while kernel.bpf_stats_enabled is set.
 func (l *Program) Stats() (runs uint64, took time.Duration, err error) {
-	stats, err := l.objects.KhUprobe.Stats()
-	if err != nil {
-		return 0, 0, fmt.Errorf("program's statistics: %w", err)
+	for _, program := range []*ebpf.Program{l.objects.KhUprobe, l.objects.KhReturn} {
+		stats, err := program.Stats()
+		if err != nil {
+			return 0, 0, fmt.Errorf("program's statistics: %w", err)
+		}
+		runs += stats.RunCount
+		took += stats.Runtime
 	}
-	return stats.RunCount, stats.Runtime, nil
+	return runs, took, nil
 }
 
 // objects are what is loaded, without the variables, which the library would map into this process.
@@ -119,6 +133,14 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 	spec.Maps[bpf.UprobeMapKhRing].MaxEntries = uint32(o.RingBytes)
 	spec.Maps[bpf.UprobeMapKhScratch].MaxEntries = uint32(cpus) * uint32(bpf.UprobeKhLimitKH_SLOTS_PER_CPU)
 	spec.Maps[bpf.UprobeMapKhControl].Contents = []ebpf.MapKV{{Key: uint32(0), Value: bpf.UprobeKhDeadline{DeadlineNs: o.DeadlineNs}}}
+
+	calls := spec.Maps[bpf.UprobeMapKhCalls]
+	if p.Returns != nil {
+		calls.MaxEntries = uint32(p.MaxWaitingCalls())
+		calls.ValueSize = waitingHeaderBytes + uint32(p.MaxWaitingBytes())
+	} else {
+		calls.MaxEntries, spec.Maps[bpf.UprobeMapKhTops].MaxEntries = 1, 1
+	}
 
 	tables, err := freezeTables(spec, p, o)
 	if err != nil {
@@ -224,6 +246,23 @@ func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
 		IfEnd:            uint32(p.IfEnd),
 		N_ops:            uint32(len(p.Ops)),
 		RingQuarter:      uint32(o.RingBytes) / 4,
+		EntryEnd:         uint32(p.EntryEnd()),
+	}
+	if r := p.Returns; r != nil {
+		c.ReturnIfEnd = uint32(r.IfEnd)
+		c.Goid = uint32(r.GoidOffset)
+		c.WaitingWords = uint32(p.MaxWaitingBytes()) / 8
+		c.SlowerThanNs = uint64(r.SlowerThan)
+		if !r.Decides() {
+			c.RateAtEntry = 1
+		}
+		c.Pair = uint32(bpf.UprobeKhPairKH_PAIR_THREAD)
+		if r.By == target.ByGoroutine {
+			c.Pair = uint32(bpf.UprobeKhPairKH_PAIR_GOROUTINE)
+		}
+		if returnSites(p) && p.Identity.Arch == "amd64" {
+			c.ReturnPops = 8
+		}
 	}
 	if rate := uint64(p.Limits.Rate); rate > 0 {
 		// Rounded up, so that no second sees more than the rate; a second's worth may come at once.

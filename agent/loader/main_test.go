@@ -152,7 +152,7 @@ func (s *session) counts(t testing.TB, calls int64) event.Counts {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sum := c.Emitted + c.Filtered + c.SampledOut + c.Throttled + c.OverLimit + c.Lost; c.Hits != sum || c.Hits != uint64(calls) {
+	if sum := c.Emitted + c.Filtered + c.SampledOut + c.Throttled + c.OverLimit + c.Lost + c.Unpaired.Sum(); c.Hits != sum || c.Hits != uint64(calls) {
 		t.Fatalf("%d calls: %+v, of which the outcomes are %d", calls, c, sum)
 	}
 	return c

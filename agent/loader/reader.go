@@ -34,7 +34,8 @@ type Reader struct {
 	counts  *ebpf.Map
 	control *ebpf.Map
 	link    *os.File
-	gone    atomic.Bool // link is closed
+	returns *os.File    // nil: nothing looks at returns
+	gone    atomic.Bool // the links are closed
 	record  ringbuf.Record
 
 	controlling sync.Mutex
@@ -46,8 +47,8 @@ func OpenReader(f *Files) (_ *Reader, err error) {
 	if f.Ring == nil || f.Counts == nil || f.Control == nil || f.Link == nil {
 		return nil, errors.Join(errors.New("open reader: a file is missing"), f.Close())
 	}
-	r := &Reader{link: f.Link}
-	f.Link = nil
+	r := &Reader{link: f.Link, returns: f.Returns}
+	f.Link, f.Returns = nil, nil
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("open reader: %w", errors.Join(err, f.Close(), r.Close()))
@@ -140,37 +141,48 @@ func (r *Reader) Counts() (event.Counts, error) {
 		return event.Counts{}, fmt.Errorf("read counts: %w", err)
 	}
 	var n bpf.UprobeKhOutcomes
-	var hits, own uint64
+	var own uint64
 	for i := range cpus {
 		own += cpus[i].OwnNs
-		for outcome, count := range cpus[i].N {
-			n.N[outcome] += count
-			hits += count
+		for what, count := range cpus[i].N {
+			n.N[what] += count
 		}
 	}
-	return event.Counts{
-		Hits:       hits,
+	counts := event.Counts{
 		Emitted:    n.N[bpf.UprobeKhCountKH_EMITTED],
 		Filtered:   n.N[bpf.UprobeKhCountKH_FILTERED],
 		SampledOut: n.N[bpf.UprobeKhCountKH_SAMPLED_OUT],
 		Throttled:  n.N[bpf.UprobeKhCountKH_THROTTLED],
 		OverLimit:  n.N[bpf.UprobeKhCountKH_OVER_LIMIT],
 		Lost:       n.N[bpf.UprobeKhCountKH_LOST],
-		CostNs:     own + hits*uint64(r.TrapCost),
-		Final:      r.gone.Load(),
-	}, nil
+		Unpaired: event.UnpairedCounts{
+			NoRoom:         n.N[bpf.UprobeKhCountKH_NO_ROOM],
+			Unwound:        n.N[bpf.UprobeKhCountKH_UNWOUND],
+			GoroutineEnded: n.N[bpf.UprobeKhCountKH_GOROUTINE],
+		},
+		CostNs: own + n.N[bpf.UprobeKhCountKH_TRAPS]*uint64(r.TrapCost),
+		Final:  r.gone.Load(),
+	}
+	// The CPUs are read one after the other: what began to wait on the first may be seen to have waited on the second.
+	if waiting, waited := n.N[bpf.UprobeKhCountKH_WAITING], n.N[bpf.UprobeKhCountKH_WAITED]; waiting > waited {
+		counts.Unpaired.Waiting = waiting - waited
+	}
+	counts.Hits = counts.Emitted + counts.Filtered + counts.SampledOut + counts.Throttled + counts.OverLimit + counts.Lost + counts.Unpaired.Sum()
+	return counts, nil
 }
 
 // Detach closes the link. If no other process holds a duplicate of it, the target's text is restored and the last hit
 // is over when it returns: the kernel waits for both (bpf_link_put_direct, Linux 6.5). Records may still wait in the ring.
 func (r *Reader) Detach() error {
-	if r.link == nil {
-		return nil
+	var errs []error
+	for _, link := range []**os.File{&r.link, &r.returns} {
+		if *link != nil {
+			errs = append(errs, (*link).Close())
+			*link = nil
+		}
 	}
-	err := r.link.Close()
-	r.link = nil
 	r.gone.Store(true)
-	if err != nil {
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
 	return nil

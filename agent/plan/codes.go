@@ -13,12 +13,14 @@ const (
 	MaxValue  = 4096  // KH_MAX_VALUE: bytes read for one value
 	MaxOut    = 16384 // KH_MAX_OUT: bytes of one record
 	poolBytes = 1024  // KH_POOL_BYTES
-	maxRegs   = 32    // KH_MAX_REGS
+	// MaxWaiting is how many calls wait for their return at the same time: KH_MAX_WAITING.
+	MaxWaiting = 65536
+	maxRegs    = 32 // KH_MAX_REGS
 
 	// maxStart is the last byte of a record at which a value may begin: the kernel wants room for the longest one there.
 	maxStart = MaxOut - MaxValue
 
-	RecordHeaderBytes = 40 // struct kh_record
+	RecordHeaderBytes = 48 // struct kh_record
 	ValueHeaderBytes  = 8  // struct kh_value
 )
 
@@ -36,6 +38,7 @@ const (
 	OpIfInt   Code = 6
 	OpIfBytes Code = 7
 	OpIfCStr  Code = 8
+	OpTest    Code = 16
 )
 
 func (c Code) emits() bool    { return c == OpEmit || c == OpBytes || c == OpCStr }

@@ -26,10 +26,12 @@ func TestNumbersAreTheKernels(t *testing.T) {
 	}
 	ours := map[string]int{
 		"KH_MAX_OPS": MaxOps, "KH_MAX_SLOTS": MaxSlots, "KH_MAX_VALUE": MaxValue, "KH_MAX_OUT": MaxOut, "KH_POOL_BYTES": poolBytes,
-		"KH_MAX_REGS": maxRegs,
-		"KH_OP_END":   int(OpEnd), "KH_OP_REG": int(OpReg), "KH_OP_LOAD": int(OpLoad), "KH_OP_EMIT": int(OpEmit), "KH_OP_BYTES": int(OpBytes),
+		"KH_MAX_WAITING": MaxWaiting,
+		"KH_MAX_REGS":    maxRegs,
+		"KH_OP_END":      int(OpEnd), "KH_OP_REG": int(OpReg), "KH_OP_LOAD": int(OpLoad), "KH_OP_EMIT": int(OpEmit), "KH_OP_BYTES": int(OpBytes),
 		"KH_OP_CSTR": int(OpCStr), "KH_OP_IF_INT": int(OpIfInt), "KH_OP_IF_BYTES": int(OpIfBytes), "KH_OP_IF_CSTR": int(OpIfCStr),
-		"KH_KEEP": int(ActKeep), "KH_LENGTH": int(ActLength), "KH_DIGEST": int(ActDigest), "KH_PREFIX": int(ActPrefix), "KH_SUFFIX": int(ActSuffix),
+		"KH_OP_TEST": int(OpTest),
+		"KH_KEEP":    int(ActKeep), "KH_LENGTH": int(ActLength), "KH_DIGEST": int(ActDigest), "KH_PREFIX": int(ActPrefix), "KH_SUFFIX": int(ActSuffix),
 		"KH_EQ": int(CmpEQ), "KH_NE": int(CmpNE), "KH_LT": int(CmpLT), "KH_LE": int(CmpLE), "KH_GT": int(CmpGT), "KH_GE": int(CmpGE),
 		"KH_SIGNED": int(CmpSigned),
 		"KH_OK":     int(ReasonOK), "KH_NIL": int(ReasonNil), "KH_FAULT": int(ReasonFault), "KH_BAD_LENGTH": int(ReasonBadLength),

@@ -55,23 +55,38 @@ func Compile(spec *probe.Spec, t *target.Target, rules *redact.Ruleset) (*Plan, 
 // answers says whether the values of a target are those that were asked for: each is an argument of the request or lies
 // below one, in the order of the request, and none of them is left out.
 func answers(t *target.Target, spec *probe.Spec) error {
-	if len(spec.Arguments) == 0 {
+	if len(spec.Arguments) > 0 {
+		if err := answer(t.Values, spec.Arguments); err != nil {
+			return err
+		}
+	}
+	if (t.Returns != nil) != spec.Returns() {
+		return errors.New("it pairs calls with their returns, or does not, otherwise than asked")
+	}
+	if t.Returns == nil {
 		return nil
 	}
-	next := 0 // the first argument that no value has answered
-	for i := range t.Values {
-		v := &t.Values[i]
+	if (t.Returns.Failed != nil) != (spec.Errors != "") {
+		return errors.New("it says what a failed call is, or does not, otherwise than asked")
+	}
+	return answer(t.Returns.Values, spec.ResultPaths())
+}
+
+func answer(values []target.Value, asked []string) error {
+	next := 0 // the first path that no value has answered
+	for i := range values {
+		v := &values[i]
 		switch {
 		case v.Condition:
-		case next < len(spec.Arguments) && below(v.Path, spec.Arguments[next]):
+		case next < len(asked) && below(v.Path, asked[next]):
 			next++
-		case next > 0 && below(v.Path, spec.Arguments[next-1]):
+		case next > 0 && below(v.Path, asked[next-1]):
 		default:
 			return fmt.Errorf("the value %s was not asked for there", v.Path)
 		}
 	}
-	if next < len(spec.Arguments) {
-		return fmt.Errorf("no value for the argument %s", spec.Arguments[next])
+	if next < len(asked) {
+		return fmt.Errorf("no value for %s", asked[next])
 	}
 	return nil
 }
@@ -107,10 +122,9 @@ func (c *compiler) compile() error {
 	}
 	for i := range c.target.Values {
 		if v := &c.target.Values[i]; !v.Condition {
-			c.field(v)
-			if start, total := c.plan.layout(); start > maxStart || total > MaxOut {
-				return problem.New(problem.InvalidArgument, "--arg %s: with it a record can have %d bytes, more than one probe can carry; "+
-					"capture fewer values, or fewer bytes of each", v.Path, total)
+			c.plan.Fields = append(c.plan.Fields, c.field(&c.build, v))
+			if err := c.fits("--arg", v.Path); err != nil {
+				return err
 			}
 		}
 	}
@@ -118,8 +132,19 @@ func (c *compiler) compile() error {
 		return err
 	}
 	var err error
-	c.plan.Ops, err = c.build.ops()
-	return err
+	if c.plan.Ops, err = c.build.ops("--arg"); err != nil {
+		return err
+	}
+	return c.returns()
+}
+
+// fits refuses a record that outgrew what one probe can carry with its last value.
+func (c *compiler) fits(flag, path string) error {
+	if start, total := c.plan.layout(); start > maxStart || total > MaxOut {
+		return problem.New(problem.InvalidArgument, "%s %s: with it a record can have %d bytes, more than one probe can carry; "+
+			"capture fewer values, or fewer bytes of each", flag, path, total)
+	}
+	return nil
 }
 
 // decide is what becomes of a value: what the rules say, or stricter where the requester asked for it.
@@ -144,32 +169,32 @@ func (c *compiler) decide(v *target.Value) redact.Decision {
 // redactionsApply refuses a redaction that no value is subject to: whoever asked for it believes that something is hidden.
 func (c *compiler) redactionsApply() error {
 	for _, r := range c.spec.Redact {
-		if !slices.ContainsFunc(c.target.Values, func(v target.Value) bool { return lies(&v, r.Path) }) {
+		isBelow := func(v target.Value) bool { return lies(&v, r.Path) }
+		if !slices.ContainsFunc(c.target.Values, isBelow) && (c.target.Returns == nil || !slices.ContainsFunc(c.target.Returns.Values, isBelow)) {
 			return problem.New(problem.InvalidArgument, "--redact %s=%s: no captured value is %s or lies below it", r.Path, r.Action, r.Path)
 		}
 	}
 	return nil
 }
 
-// field appends one captured value: its op if it has one, or why it has none.
-func (c *compiler) field(v *target.Value) {
+// field is one captured value. Its op, if it has one, is appended.
+func (c *compiler) field(b *builder, v *target.Value) Field {
 	d := c.decide(v)
 	f := Field{
 		Path: v.Path, TypeName: v.TypeName, Kind: v.Kind, Size: v.Size,
 		Action: d.Action.String(), Rule: d.Rule, Detail: d.Note,
 	}
-	defer func() { c.plan.Fields = append(c.plan.Fields, f) }()
 	action, part, emits := kernelAction(d.Action)
 	switch {
 	case !emits:
 		f.Missing = event.Redacted
-		return
+		return f
 	case v.Missing != "":
 		f.Missing, f.Detail = v.Missing, v.Detail
-		return
+		return f
 	case v.Kind == target.KindStruct, v.Kind == target.KindOther:
 		f.Missing, f.Detail = event.Unsupported, "name one of its fields"
-		return
+		return f
 	}
 	f.Emits = true
 	op := Op{Action: action, Aux: part, Off: int32(v.Offset)}
@@ -177,16 +202,22 @@ func (c *compiler) field(v *target.Value) {
 	case target.KindString, target.KindBytes:
 		op.Code, op.N = OpBytes, c.plan.Limits.ValueBytes
 		f.MaxBytes = leaves(d.Action, int(op.N))
-		c.build.use(op, c.build.locate(&v.Data, 8, v.Path), c.build.locate(&v.Length, 8, v.Path), v.Path)
+		b.use(op, b.locate(&v.Data, 8, v.Path), b.locate(&v.Length, 8, v.Path), v.Path)
 	case target.KindCString:
 		op.Code, op.N = OpCStr, textCap(v, c.plan.Limits.ValueBytes)
 		f.MaxBytes = leaves(d.Action, int(op.N))
-		c.build.use(op, c.build.locate(&v.Data, 8, v.Path), nil, v.Path)
+		b.use(op, b.locate(&v.Data, 8, v.Path), nil, v.Path)
+	case target.KindError:
+		f.Size = 1
+		op.Code, op.Arg = OpEmit, uint8(f.Size)
+		f.MaxBytes = leaves(d.Action, f.Size)
+		b.use(op, b.test(b.locate(&v.Data, v.Size, v.Path), v.Path), nil, v.Path)
 	default:
 		op.Code, op.Arg = OpEmit, uint8(v.Size)
 		f.MaxBytes = leaves(d.Action, v.Size)
-		c.build.use(op, c.build.locate(&v.Data, v.Size, v.Path), nil, v.Path)
+		b.use(op, b.locate(&v.Data, v.Size, v.Path), nil, v.Path)
 	}
+	return f
 }
 
 // textCap is how many bytes of a C string are read: of an array never more than it has.

@@ -5,6 +5,7 @@ package plan
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -43,12 +44,25 @@ func (p *Plan) Listing() string {
 		notes = append(notes, "", "")[:2] // every line has all columns, so that they are as wide from top to bottom
 		fmt.Fprintf(w, "%4s  %s\t%s\t%s\n", number, text, notes[0], notes[1])
 	}
-	l := lister{plan: p}
+	l := lister{plan: p, fields: p.AllFields(), conditions: p.Conditions}
+	if p.Returns != nil {
+		l.conditions = slices.Concat(p.Conditions, p.Returns.Conditions)
+	}
 	if p.Limits.Sample > 1 {
 		line("", fmt.Sprintf("-- 1 hit of %d --", p.Limits.Sample))
 	}
+	r := p.Returns
 	for i := range len(p.Ops) + 1 {
-		if i == p.IfEnd {
+		if i == p.IfEnd && r == nil {
+			line("", "-- "+p.Limits.admits()+" --")
+		}
+		if r != nil && i == r.Start {
+			line("", fmt.Sprintf("-- waits for its return, by %s; at most %d do --", r.By, p.MaxWaitingCalls()))
+			if r.SlowerThan > 0 {
+				line("", fmt.Sprintf("only if it took %v or more", r.SlowerThan))
+			}
+		}
+		if r != nil && i == r.IfEnd {
 			line("", "-- "+p.Limits.admits()+" --")
 		}
 		if i < len(p.Ops) {
@@ -56,8 +70,8 @@ func (p *Plan) Listing() string {
 			line(strconv.Itoa(i), text, notes...)
 		}
 	}
-	for i := range p.Fields {
-		switch f := &p.Fields[i]; {
+	for _, f := range p.AllFields() {
+		switch {
 		case f.Emits:
 		case f.Detail != "":
 			line("", "not read: "+f.Missing+", "+f.Detail, f.Path, f.Rule)
@@ -87,6 +101,8 @@ func (l *Limits) admits() string {
 // lister walks the ops and knows which condition or field each one is for.
 type lister struct {
 	plan             *Plan
+	fields           []Field
+	conditions       []Condition
 	condition, field int
 	goroutine        bool
 }
@@ -106,6 +122,8 @@ func (l *lister) op(op Op) (text string, notes []string) {
 			text += fmt.Sprintf(", %s", count(int(op.Arg), "byte"))
 		}
 		return text, nil
+	case OpTest:
+		return fmt.Sprintf("s%d = %s != 0", op.Dst, src), nil
 	case OpEmit:
 		return l.emitting(fmt.Sprintf("emit %s of %s", count(int(op.Arg), "byte"), src))
 	case OpBytes:
@@ -133,8 +151,8 @@ func (l *lister) emitting(text string) (string, []string) {
 		l.goroutine = true
 		return text, []string{"goroutine"}
 	}
-	for l.field < len(l.plan.Fields) {
-		f := &l.plan.Fields[l.field]
+	for l.field < len(l.fields) {
+		f := &l.fields[l.field]
 		l.field++
 		if f.Emits {
 			return text + " as " + f.Action, []string{f.Path, f.Rule}
@@ -144,10 +162,10 @@ func (l *lister) emitting(text string) (string, []string) {
 }
 
 func (l *lister) comparing(text string) (string, []string) {
-	if l.condition >= len(l.plan.Conditions) {
+	if l.condition >= len(l.conditions) {
 		return text, nil
 	}
-	c := &l.plan.Conditions[l.condition]
+	c := &l.conditions[l.condition]
 	l.condition++
 	return text, []string{c.Text, c.Rule}
 }
@@ -193,18 +211,19 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// Reads says from where the i-th field is read: the register, then what is added before each pointer is followed, such as
+// Reads says from where the i-th of AllFields is read: the register, then what is added before each pointer is followed, such as
 // "rax → +0x18 → +0x40". A string whose length does not lie right behind its pointer, as Go's lie, has both places: "rdi, rsi". It
 // is read off the ops, so it is what the kernel does; empty for a field that no op reads.
 func (p *Plan) Reads(i int) string {
-	if i < 0 || i >= len(p.Fields) || !p.Fields[i].Emits {
+	fields := p.AllFields()
+	if i < 0 || i >= len(fields) || !fields[i].Emits {
 		return ""
 	}
 	emitting := 0 // how many values leave before this one
 	if p.Goroutine {
 		emitting++
 	}
-	for _, f := range p.Fields[:i] {
+	for _, f := range fields[:i] {
 		if f.Emits {
 			emitting++
 		}
@@ -219,6 +238,8 @@ func (p *Plan) Reads(i int) string {
 			slots[op.Dst] = way{register: int(op.Arg), shift: int(op.N)}
 		case op.Code == OpLoad:
 			slots[op.Dst] = slots[op.Src].follow(op.Off)
+		case op.Code == OpTest:
+			slots[op.Dst] = slots[op.Src]
 		case op.Code.emits() && emitting > 0:
 			emitting--
 		case op.Code.emits():

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/keyhole-dev/keyhole/internal/probe"
@@ -25,10 +26,42 @@ type Plan struct {
 	// Conditions are what Ops[:IfEnd] compare, one for each comparing op, in order.
 	Conditions []Condition `json:"conditions,omitempty"`
 	Fields     []Field     `json:"fields"`
+	Returns    *Returns    `json:"returns,omitempty"` // nil: nothing looks at returns
 	Limits     Limits      `json:"limits"`
 	// Goroutine is set if the first emitted value is the goroutine's number.
 	Goroutine    bool   `json:"goroutine"`
 	PolicyDigest string `json:"policyDigest"`
+}
+
+// Returns is the part of a plan that is carried out at the return of a call that was let in at its entry.
+type Returns struct {
+	By         target.Pairing `json:"by"`
+	GoidOffset int64          `json:"goidOffset,omitempty"`
+	SlowerThan time.Duration  `json:"slowerThanNs,omitempty"`
+	// Start is the first op of the return: Ops[Start:IfEnd] decide, Ops[IfEnd:] capture the results.
+	Start      int         `json:"start"`
+	IfEnd      int         `json:"ifEnd"`
+	Conditions []Condition `json:"conditions,omitempty"`
+	Results    []Field     `json:"results"`
+}
+
+// Decides says whether a return can leave a call out that its entry let in.
+func (r *Returns) Decides() bool { return r.SlowerThan > 0 || len(r.Conditions) > 0 }
+
+// EntryEnd is where the ops of the entry end.
+func (p *Plan) EntryEnd() int {
+	if p.Returns != nil {
+		return p.Returns.Start
+	}
+	return len(p.Ops)
+}
+
+// AllFields are the fields and the results, in the order of a record.
+func (p *Plan) AllFields() []Field {
+	if p.Returns == nil {
+		return p.Fields
+	}
+	return slices.Concat(p.Fields, p.Returns.Results)
 }
 
 // A Condition is one comparison of the request, on a value that is kept: one on a redacted value would tell it by firing.
@@ -93,6 +126,19 @@ func (p *Plan) MaxRecordBytes() int {
 	return n
 }
 
+// MaxWaitingBytes is the length of the longest record as it waits for a call's return.
+func (p *Plan) MaxWaitingBytes() int {
+	entry := *p
+	entry.Returns = nil
+	return entry.MaxRecordBytes()
+}
+
+// MaxWaitingCalls is how many calls wait for their return at the same time: MaxWaiting, or as many as fit into 64 MiB.
+func (p *Plan) MaxWaitingCalls() int {
+	const memory = 64 << 20
+	return min(MaxWaiting, memory/p.MaxWaitingBytes())
+}
+
 // layout says where the bytes of the last value begin, and how long the record is, if each value is as long as it can be.
 func (p *Plan) layout() (lastStart, total int) {
 	total = RecordHeaderBytes
@@ -100,10 +146,10 @@ func (p *Plan) layout() (lastStart, total int) {
 		lastStart = total + ValueHeaderBytes
 		total = lastStart + goroutineBytes
 	}
-	for i := range p.Fields {
-		if p.Fields[i].Emits {
+	for _, f := range p.AllFields() {
+		if f.Emits {
 			lastStart = total + ValueHeaderBytes
-			total = lastStart + Padded(p.Fields[i].MaxBytes)
+			total = lastStart + Padded(f.MaxBytes)
 		}
 	}
 	return lastStart, total

@@ -77,12 +77,19 @@ func (b *builder) node(key nodeKey, path string) *node {
 	return n
 }
 
+// test appends the step that says whether a node is not zero.
+func (b *builder) test(n *node, path string) *node {
+	result := &node{parent: n, slot: -1}
+	b.steps = append(b.steps, step{op: Op{Code: OpTest}, def: result, src: n, path: path})
+	return result
+}
+
 func (b *builder) use(op Op, src, length *node, path string) {
 	b.steps = append(b.steps, step{op: op, src: src, len: length, path: path})
 }
 
 // ops gives each node the lowest slot that is free while the node is needed, and takes it back behind its last use.
-func (b *builder) ops() ([]Op, error) {
+func (b *builder) ops(flag string) ([]Op, error) {
 	for i := range b.steps {
 		for _, n := range []*node{b.steps[i].src, b.steps[i].len} {
 			if n != nil {
@@ -91,7 +98,7 @@ func (b *builder) ops() ([]Op, error) {
 		}
 	}
 	if len(b.steps) > MaxOps {
-		return nil, tooMuch(b.steps[MaxOps].path, fmt.Sprintf("more than %d steps", MaxOps))
+		return nil, tooMuch(flag, b.steps[MaxOps].path, fmt.Sprintf("more than %d steps", MaxOps))
 	}
 	taken := make([]bool, MaxSlots)
 	ops := make([]Op, 0, len(b.steps))
@@ -111,7 +118,7 @@ func (b *builder) ops() ([]Op, error) {
 		if s.def != nil {
 			s.def.slot = slices.Index(taken, false)
 			if s.def.slot < 0 {
-				return nil, tooMuch(s.path, fmt.Sprintf("more than %d addresses at once", MaxSlots))
+				return nil, tooMuch(flag, s.path, fmt.Sprintf("more than %d addresses at once", MaxSlots))
 			}
 			taken[s.def.slot] = true
 			op.Dst = uint8(s.def.slot)
@@ -122,6 +129,6 @@ func (b *builder) ops() ([]Op, error) {
 }
 
 // tooMuch says at which path a request outgrew what one probe can do.
-func tooMuch(path, what string) error {
-	return problem.New(problem.InvalidArgument, "--arg %s: with it the probe needs %s; capture fewer or shallower values in one probe", path, what)
+func tooMuch(flag, path, what string) error {
+	return problem.New(problem.InvalidArgument, "%s %s: with it the probe needs %s; capture fewer or shallower values in one probe", flag, path, what)
 }

@@ -42,6 +42,9 @@ func (p *Plan) verify() error {
 			return fmt.Errorf("field %d (%.64s): %w", i, p.Fields[i].Path, err)
 		}
 	}
+	if err := p.Returns.verify(p); err != nil {
+		return fmt.Errorf("returns: %w", err)
+	}
 	return p.verifyOps()
 }
 
@@ -82,6 +85,8 @@ func readable(k target.Kind, size int) bool {
 	switch k {
 	case target.KindString, target.KindBytes, target.KindCString:
 		return true
+	case target.KindError:
+		return size == 1
 	case target.KindInt, target.KindUint, target.KindBool, target.KindFloat, target.KindPointer, target.KindLength:
 		return size > 0 && size <= 8 && scalar(uint8(size))
 	default:
@@ -89,24 +94,42 @@ func readable(k target.Kind, size int) bool {
 	}
 }
 
-// verifyOps walks the ops as the kernel does.
+// verifyOps walks the ops as the kernel does: those of the entry, then, with nothing left of them, those of the return.
 func (p *Plan) verifyOps() error {
-	v := verifier{plan: p}
-	for i, op := range p.Ops {
+	v := verifier{plan: p, fields: p.Fields, wanted: p.Conditions}
+	end := p.EntryEnd()
+	for i, op := range p.Ops[:end] {
 		if err := v.op(op, i < p.IfEnd); err != nil {
 			return fmt.Errorf("op %d: %w", i, err)
 		}
 	}
+	if p.Goroutine && !v.goroutine {
+		return errors.New("no op emits the goroutine's number")
+	}
+	if err := v.end(); err != nil || p.Returns == nil {
+		return err
+	}
+	v = verifier{plan: p, fields: p.Returns.Results, wanted: p.Returns.Conditions, goroutine: true}
+	for i, op := range p.Ops[end:] {
+		if op.Code.compares() && op.Code != OpIfInt {
+			return fmt.Errorf("op %d: compares text at the return, where no memory is for it", end+i)
+		}
+		if err := v.op(op, end+i < p.Returns.IfEnd); err != nil {
+			return fmt.Errorf("op %d: %w", end+i, err)
+		}
+	}
+	return v.end()
+}
+
+// end says whether the ops of one side did all that there was to do, and nothing in vain.
+func (v *verifier) end() error {
 	for slot, s := range v.slots {
 		if s.filled && !s.used {
 			return fmt.Errorf("slot %d is filled for nothing", slot)
 		}
 	}
-	if v.conditions != len(p.Conditions) {
-		return fmt.Errorf("%d comparing ops for %d conditions", v.conditions, len(p.Conditions))
-	}
-	if p.Goroutine && !v.goroutine {
-		return errors.New("no op emits the goroutine's number")
+	if v.conditions != len(v.wanted) {
+		return fmt.Errorf("%d comparing ops for %d conditions", v.conditions, len(v.wanted))
 	}
 	if f := v.nextField(); f != nil {
 		return fmt.Errorf("no op emits the field %s", f.Path)
@@ -116,6 +139,8 @@ func (p *Plan) verifyOps() error {
 
 type verifier struct {
 	plan       *Plan
+	fields     []Field     // to be emitted on this side
+	wanted     []Condition // to be compared on this side
 	slots      [MaxSlots]struct{ filled, used bool }
 	conditions int  // comparing ops so far
 	goroutine  bool // its number was emitted
@@ -142,6 +167,14 @@ func (v *verifier) op(op Op, deciding bool) error {
 	case OpLoad:
 		if !scalar(op.Arg) || op.N != 0 || op.Aux != 0 {
 			return fmt.Errorf("a load of %d bytes", op.Arg)
+		}
+		if err := v.use(op.Src); err != nil {
+			return err
+		}
+		return v.fill(op.Dst)
+	case OpTest:
+		if op != (Op{Code: OpTest, Dst: op.Dst, Src: op.Src}) {
+			return errors.New("tests more than one slot")
 		}
 		if err := v.use(op.Src); err != nil {
 			return err
@@ -204,10 +237,10 @@ func (v *verifier) condition(aux uint16, n int) error {
 	if int(aux)+n > len(v.plan.Pool) || aux%8 != 0 {
 		return fmt.Errorf("a constant of %d bytes at %d is not in the pool", n, aux)
 	}
-	if v.conditions >= len(v.plan.Conditions) {
+	if v.conditions >= len(v.wanted) {
 		return errors.New("compares without a condition")
 	}
-	c := &v.plan.Conditions[v.conditions]
+	c := &v.wanted[v.conditions]
 	v.conditions++
 	if c.Action != (redact.Action{Kind: redact.Keep}).String() || c.Rule == "" {
 		return fmt.Errorf("compares %s, which is redacted (%s)", c.Path, c.Action)
@@ -217,8 +250,8 @@ func (v *verifier) condition(aux uint16, n int) error {
 
 // nextField is the next field that an op has to emit; nil if there is none.
 func (v *verifier) nextField() *Field {
-	for ; v.field < len(v.plan.Fields); v.field++ {
-		if f := &v.plan.Fields[v.field]; f.Emits {
+	for ; v.field < len(v.fields); v.field++ {
+		if f := &v.fields[v.field]; f.Emits {
 			return f
 		}
 	}

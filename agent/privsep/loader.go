@@ -30,6 +30,7 @@ type handover struct {
 	// Descriptors.
 	Agent, Monitor              int
 	Ring, Counts, Control, Link int
+	Returns                     int // 0: there is none
 }
 
 // A holderLoader is a holder before it has given its capabilities up.
@@ -185,6 +186,11 @@ func (l *holderLoader) becomeReader(p *plan.Plan, program *loader.Program, attac
 		Control: int(files.Control.Fd()),
 		Link:    int(files.Link.Fd()),
 	}
+	kept := []int{h.Agent, h.Monitor, h.Ring, h.Counts, h.Control, h.Link}
+	if files.Returns != nil {
+		h.Returns = int(files.Returns.Fd())
+		kept = append(kept, h.Returns)
+	}
 	handed, err := handOver("keyhole-reader", h)
 	if err != nil {
 		return err
@@ -193,7 +199,7 @@ func (l *holderLoader) becomeReader(p *plan.Plan, program *loader.Program, attac
 	return become{
 		name:   holderName,
 		role:   roleReader,
-		files:  []int{handed, h.Agent, h.Monitor, h.Ring, h.Counts, h.Control, h.Link},
+		files:  append([]int{handed}, kept...),
 		env:    holderEnvironment,
 		parent: os.Getppid(),
 	}.now()

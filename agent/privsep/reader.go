@@ -92,6 +92,11 @@ func (r *reader) open() error {
 	for _, fd := range []int{r.Agent, r.Monitor, r.Ring, r.Counts, r.Control, r.Link} {
 		unix.CloseOnExec(fd)
 	}
+	var returns *os.File
+	if r.Returns != 0 {
+		unix.CloseOnExec(r.Returns)
+		returns = os.NewFile(uintptr(r.Returns), "returns")
+	}
 	r.agent, r.monitor = newConn(r.Agent, "agent"), newConn(r.Monitor, "monitor")
 	file := func(fd int, name string) *os.File { return os.NewFile(uintptr(fd), name) }
 	var err error
@@ -100,6 +105,7 @@ func (r *reader) open() error {
 		Counts:  file(r.Counts, "counts"),
 		Control: file(r.Control, "control"),
 		Link:    file(r.Link, "link"),
+		Returns: returns,
 	})
 	if err != nil {
 		return err

@@ -16,8 +16,10 @@ type Event struct {
 	Process      Process
 	GoroutineID  uint64 // 0: not a Go program, or not readable
 	Function     string
-	AttachPoint  string // "entry"
+	AttachPoint  string // "entry"; "call" for a call with its return
 	Arguments    []Value
+	Results      []Value
+	Duration     time.Duration // from entry to return, of a call
 	PolicyDigest string
 }
 
@@ -47,6 +49,7 @@ const (
 	KindString  = "string"  // UTF-8; each byte that is not part of a character is written \xNN, all else as it is
 	KindBytes   = "bytes"   // base64 (RFC 4648, with padding)
 	KindPointer = "pointer" // 0x and hex digits
+	KindError   = "error"   // nil or not nil
 	KindLength  = "length"  // decimal: elements of a slice; of a redacted string its bytes
 	KindDigest  = "digest"  // 16 hex digits: equal values have equal digests within one attachment
 )
@@ -71,13 +74,27 @@ const (
 	Malformed    = "malformed record"
 )
 
-// Counts are a session's hits by outcome. Hits = Emitted + Filtered + SampledOut + Throttled + OverLimit + Lost.
+// Counts are a session's hits by outcome. Hits = Emitted + Filtered + SampledOut + Throttled + OverLimit + Lost + Unpaired.
+// With returns a hit is a call, and Unpaired counts those that were let in and whose return was not seen, by reason.
 type Counts struct {
 	Hits, Emitted, Filtered, SampledOut, Throttled, OverLimit, Lost uint64
-	Delivered, LostToClient                                         uint64
-	CostNs                                                          uint64 // processor time taken from the target: traps and program
-	Final                                                           bool   // read after the link was closed
+
+	Unpaired                UnpairedCounts
+	Delivered, LostToClient uint64
+	CostNs                  uint64 // processor time taken from the target: traps and program
+	Final                   bool   // read after the link was closed
 }
+
+// UnpairedCounts says why there is no return for an entry.
+type UnpairedCounts struct {
+	NoRoom         uint64 // as many calls as fit waited for their return already
+	Unwound        uint64 // the frame was left otherwise: a panic recovered above, a longjmp, an exception
+	GoroutineEnded uint64
+	Waiting        uint64 // it has not returned yet; when the counts are final: it never did
+}
+
+// Sum is how many there are in all.
+func (u UnpairedCounts) Sum() uint64 { return u.NoRoom + u.Unwound + u.GoroutineEnded + u.Waiting }
 
 // Causes that end a session: an open list, `endedBy` in JSON.
 const (

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -21,10 +22,36 @@ type Spec struct {
 	Arguments []string `json:"arguments,omitempty"`
 	// Where is a condition such as `qty > 10 && sku == "A"`, in the grammar of ParseWhere. Empty: every hit.
 	Where string `json:"where,omitempty"`
+	// Results are the paths to capture at the return, such as "err" or "r0.id". Duration stands for the time from entry to
+	// return, which every event of a request with any result has: alone it asks for nothing else.
+	Results []string `json:"results,omitempty"`
+	// SlowerThan and Errors leave out calls that took less, and calls that did not fail.
+	SlowerThan time.Duration `json:"slowerThanNs,omitempty"`
+	Errors     Errors        `json:"errors,omitempty"`
 	// Redact makes fields stricter than the policy does; it never weakens.
 	Redact []Redaction `json:"redact,omitempty"`
 	Limits Limits      `json:"limits"`
 	Reason string      `json:"reason"`
+}
+
+// Duration is the path that stands for how long a call took. A result of that name is r0, r1, ... by its place.
+const Duration = "duration"
+
+// Errors says which calls failed.
+type Errors string
+
+// The ways to tell. The zero value asks for no such thing.
+const (
+	ErrorsOnly  Errors = "errors"  // a result of Go's type error is not nil; where there is none, a number is negative
+	NonzeroOnly Errors = "nonzero" // a number is not zero
+)
+
+// Returns says whether the request is about calls with their returns.
+func (s *Spec) Returns() bool { return len(s.Results) > 0 || s.SlowerThan > 0 || s.Errors != "" }
+
+// ResultPaths are the results to capture.
+func (s *Spec) ResultPaths() []string {
+	return slices.DeleteFunc(slices.Clone(s.Results), func(path string) bool { return path == Duration })
 }
 
 // SelectorKind says how a Selector names its target.

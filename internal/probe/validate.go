@@ -33,6 +33,12 @@ func (s *Spec) Validate() error {
 	if _, err := ParseWhere(s.Where); err != nil {
 		return err
 	}
+	if s.SlowerThan < 0 || s.SlowerThan > MaxTTL {
+		return fmt.Errorf("--slower-than %v: want at most %v", s.SlowerThan, MaxTTL)
+	}
+	if s.Errors != "" && s.Errors != ErrorsOnly && s.Errors != NonzeroOnly {
+		return fmt.Errorf("--errors-only=%.32q: want %s or %s", s.Errors, ErrorsOnly, NonzeroOnly)
+	}
 	if err := s.validateRedact(); err != nil {
 		return err
 	}
@@ -110,16 +116,20 @@ func (l *Limits) Validate() error {
 }
 
 func (s *Spec) validateArguments() error {
-	if len(s.Arguments) > MaxArguments {
-		return fmt.Errorf("--arg: %d paths; at most %d", len(s.Arguments), MaxArguments)
+	return errors.Join(validatePaths("--arg", s.Arguments), validatePaths("--ret", s.Results))
+}
+
+func validatePaths(flag string, paths []string) error {
+	if len(paths) > MaxArguments {
+		return fmt.Errorf("%s: %d paths; at most %d", flag, len(paths), MaxArguments)
 	}
-	seen := make(map[string]bool, len(s.Arguments))
-	for _, a := range s.Arguments {
+	seen := make(map[string]bool, len(paths))
+	for _, a := range paths {
 		if _, err := ParsePath(a); err != nil {
-			return fmt.Errorf("--arg %w", err)
+			return fmt.Errorf("%s %w", flag, err)
 		}
 		if seen[a] {
-			return fmt.Errorf("--arg %s: given twice", a)
+			return fmt.Errorf("%s %s: given twice", flag, a)
 		}
 		seen[a] = true
 	}

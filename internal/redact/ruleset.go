@@ -184,7 +184,7 @@ func unspoken(f *Field, identifier bool) Decision {
 		return Decision{Action: Action{Kind: Drop}, Rule: RuleIdentifierName}
 	}
 	switch f.Kind {
-	case "int", "uint", "bool", "float", "length":
+	case "int", "uint", "bool", "float", "length", "error":
 		return Decision{Action: Action{Kind: Keep}, Rule: RuleDefaultScalar}
 	case "string", "cstring", "bytes":
 		return Decision{Action: Action{Kind: Digest}, Rule: RuleDefaultText}

@@ -13,6 +13,8 @@ type Target struct {
 	// Values holds one entry for each captured path, in the order asked for (a path may stand for several values that lie
 	// below it), then one for each path that only a condition names (Condition set).
 	Values []Value `json:"values"`
+	// Returns says how calls are paired with their returns; nil: nothing looks at returns.
+	Returns *Returns `json:"returns,omitempty"`
 	// GoroutineID says where the goroutine's number is; nil for programs that are not Go.
 	GoroutineID *Value `json:"goroutineId,omitempty"`
 	// Notes are for people: what was left out, and why.
@@ -57,12 +59,34 @@ type Place struct {
 
 // A Site is one address that was proved to be an instruction start where a breakpoint is safe.
 type Site struct {
-	Address        uint64 `json:"address"`        // in the executable's own address space
-	FileOffset     uint64 `json:"fileOffset"`     // where uprobe_multi attaches
-	RuntimeAddress uint64 `json:"runtimeAddress"` // in the process
-	Bytes          []byte `json:"bytes"`          // the instruction there, the same in file, memory and analysis
-	Where          string `json:"where"`          // "after the stack check", "entry"
+	Address        uint64 `json:"address"`          // in the executable's own address space
+	FileOffset     uint64 `json:"fileOffset"`       // where uprobe_multi attaches
+	RuntimeAddress uint64 `json:"runtimeAddress"`   // in the process
+	Bytes          []byte `json:"bytes"`            // the instruction there, the same in file, memory and analysis
+	Where          string `json:"where"`            // "after the stack check", "entry"
+	Return         bool   `json:"return,omitempty"` // a return instruction
 }
+
+// Returns is where a call's end is seen, and what is there then. Where no site is a return, the kernel puts a return probe
+// on the entry (uretprobe), which changes the return address on the target's stack: never in a Go program.
+type Returns struct {
+	By Pairing `json:"by"`
+	// GoidOffset is where the goroutine's number is in its runtime.g; 0: not known.
+	GoidOffset int64 `json:"goidOffset,omitempty"`
+	// Values holds an entry for each result asked for, in order, with its place at the return.
+	Values []Value `json:"values,omitempty"`
+	// Failed is the result that says whether a call failed; nil: that was not asked for.
+	Failed *Value `json:"failed,omitempty"`
+}
+
+// Pairing is what a call and its return have in common that no other call at the same time has.
+type Pairing string
+
+// The pairings.
+const (
+	ByGoroutine Pairing = "goroutine" // and the frame's distance from the stack's base, since Go moves stacks
+	ByThread    Pairing = "thread"    // and the frame's address
+)
 
 // Kind says how a value's bytes are read and shown.
 type Kind string
@@ -79,6 +103,7 @@ const (
 	KindCString Kind = "cstring"
 	KindBytes   Kind = "bytes"
 	KindLength  Kind = "length" // the number of elements of a slice
+	KindError   Kind = "error"  // of Go's type error: whether it is nil
 	KindStruct  Kind = "struct" // cannot be read whole: name a field
 	KindOther   Kind = "other"
 )

@@ -22,6 +22,7 @@ const (
 	maxInlined     = 256
 	maxNotes       = 64
 	maxPID         = 1 << 22 // PID_MAX_LIMIT on 64-bit Linux
+	maxGoidOffset  = 4096    // far more than a runtime.g has
 	maxInstruction = 15      // bytes, on x86-64
 	maxShort       = 256
 	maxLong        = 4096
@@ -50,6 +51,9 @@ func (t *Target) Validate() error {
 		if err := t.Values[i].validate(t.Identity.Arch); err != nil {
 			return fmt.Errorf("target's value %d (%.64q): %w", i, t.Values[i].Path, err)
 		}
+	}
+	if err := t.validateReturns(); err != nil {
+		return fmt.Errorf("target's returns: %w", err)
 	}
 	if g := t.GoroutineID; g != nil {
 		if err := g.validate(t.Identity.Arch); err != nil {
@@ -133,6 +137,42 @@ func (t *Target) validateSites() error {
 	return nil
 }
 
+func (t *Target) validateReturns() error {
+	sites := 0
+	for _, s := range t.Sites {
+		if s.Return {
+			sites++
+		}
+	}
+	r := t.Returns
+	switch {
+	case sites == len(t.Sites):
+		return errors.New("no site is an entry")
+	case r == nil && sites > 0:
+		return errors.New("nothing is paired, and there are sites for it")
+	case r == nil:
+		return nil
+	case r.By != ByGoroutine && r.By != ByThread:
+		return fmt.Errorf("pairing by %.32q", r.By)
+	case sites == 0 && (r.By != ByThread || strings.HasPrefix(t.Identity.Language, "go")):
+		return errors.New("no site is a return, and a return probe of the kernel's would end a Go program")
+	case r.GoidOffset < 0 || r.GoidOffset > maxGoidOffset || len(r.Values) > MaxValues:
+		return errors.New("an impossible place of the goroutine's number, or too many results")
+	}
+	for i := range r.Values {
+		if err := r.Values[i].validate(t.Identity.Arch); err != nil {
+			return fmt.Errorf("result %d (%.64q): %w", i, r.Values[i].Path, err)
+		}
+	}
+	if r.Failed == nil {
+		return nil
+	}
+	if k := r.Failed.Kind; k != KindError && k != KindInt && k != KindUint {
+		return fmt.Errorf("a %.32q does not say whether a call failed", k)
+	}
+	return r.Failed.validate(t.Identity.Arch)
+}
+
 func (v *Value) validate(arch string) error {
 	if err := v.validateNames(); err != nil {
 		return err
@@ -149,6 +189,7 @@ func (v *Value) validate(arch string) error {
 	}
 	sizes := map[Kind][]int{
 		KindInt: {1, 2, 4, 8}, KindUint: {1, 2, 4, 8}, KindBool: {1, 2, 4, 8}, KindFloat: {4, 8}, KindPointer: {8}, KindLength: {8},
+		KindError: {8},
 	}
 	switch v.Kind {
 	case KindString, KindBytes:
@@ -159,7 +200,7 @@ func (v *Value) validate(arch string) error {
 		if v.Missing == "" {
 			err = v.Data.validate(arch)
 		}
-	case KindInt, KindUint, KindBool, KindFloat, KindPointer, KindLength:
+	case KindInt, KindUint, KindBool, KindFloat, KindPointer, KindLength, KindError:
 		if v.Missing != "" {
 			break
 		}

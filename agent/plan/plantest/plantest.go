@@ -72,7 +72,7 @@ func Evaluate(p *plan.Plan, hit *Hit) ([]byte, bool) {
 	binary.LittleEndian.PutUint32(m.out[12:], hit.TID)
 	binary.LittleEndian.PutUint32(m.out[16:], hit.Site)
 	binary.LittleEndian.PutUint32(m.out[20:], uint32(len(m.out)))
-	copy(m.out[24:39], hit.Comm)
+	copy(m.out[32:47], hit.Comm)
 	return m.out, true
 }
 
@@ -96,6 +96,13 @@ func (m *machine) fill(op plan.Op) {
 		return
 	}
 	from := m.slots[op.Src]
+	if op.Code == plan.OpTest {
+		if from.value != 0 {
+			from.value = 1
+		}
+		m.slots[op.Dst] = from
+		return
+	}
 	if from.reason == plan.ReasonOK && from.value == 0 {
 		from.reason = plan.ReasonNil
 	}
