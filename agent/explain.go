@@ -30,6 +30,14 @@ func (r *runner) Explain(ctx context.Context, spec *probe.Spec, rules *redact.Ru
 	for _, c := range p.Conditions {
 		e.Conditions = append(e.Conditions, c.Text)
 	}
+	if r := p.Returns; r != nil {
+		if r.SlowerThan > 0 {
+			e.Conditions = append(e.Conditions, fmt.Sprintf("%s >= %v", probe.Duration, r.SlowerThan))
+		}
+		for _, c := range r.Conditions {
+			e.Conditions = append(e.Conditions, c.Text)
+		}
+	}
 	return e, nil
 }
 
@@ -55,11 +63,12 @@ func processText(i *target.Identity) string { return fmt.Sprintf("%s[%d]", i.Com
 
 // fields are the plan's values as people are shown them.
 func fields(p *plan.Plan) []control.Field {
-	list := make([]control.Field, len(p.Fields))
-	for i, f := range p.Fields {
+	all := p.AllFields()
+	list := make([]control.Field, len(all))
+	for i, f := range all {
 		list[i] = control.Field{
 			Path: f.Path, Type: f.TypeName, Kind: string(f.Kind), Action: f.Action, Rule: f.Rule, Missing: f.Missing, Detail: f.Detail,
-			Reads: p.Reads(i), MaxBytes: f.MaxBytes,
+			Reads: p.Reads(i), MaxBytes: f.MaxBytes, Result: i >= len(p.Fields),
 		}
 	}
 	return list

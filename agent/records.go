@@ -50,8 +50,8 @@ func (r *runner) record(f session.Record) audit.Record {
 }
 
 func countsText(c event.Counts) string {
-	return fmt.Sprintf("hits=%d emitted=%d filtered=%d sampledOut=%d throttled=%d overLimit=%d lost=%d final=%t",
-		c.Hits, c.Emitted, c.Filtered, c.SampledOut, c.Throttled, c.OverLimit, c.Lost, c.Final)
+	return fmt.Sprintf("hits=%d emitted=%d filtered=%d sampledOut=%d throttled=%d overLimit=%d lost=%d unpaired=%d final=%t",
+		c.Hits, c.Emitted, c.Filtered, c.SampledOut, c.Throttled, c.OverLimit, c.Lost, c.Unpaired.Sum(), c.Final)
 }
 
 // describe says what the job knows at the time of a record of this kind.

@@ -31,11 +31,14 @@ const (
 // Argument is the attribute that holds a captured argument, named by its path: "keyhole.arg.c.user.email".
 func Argument(path string) attribute.Key { return attribute.Key("keyhole.arg." + path) }
 
-// ArgumentRedaction says what was done to the argument and by which rule: "suffix:4 payments/card".
-func ArgumentRedaction(path string) attribute.Key { return Argument(path) + ".redaction" }
+// Result is the attribute that holds a captured result: "keyhole.ret.err".
+func Result(path string) attribute.Key { return attribute.Key("keyhole.ret." + path) }
 
-// ArgumentMissing says why the argument has no value.
-func ArgumentMissing(path string) attribute.Key { return Argument(path) + ".missing" }
+// Redaction says what was done to a captured value and by which rule: "suffix:4 payments/card".
+func Redaction(value attribute.Key) attribute.Key { return value + ".redaction" }
 
-// ArgumentTruncated is true if the argument was longer than what was captured of it.
-func ArgumentTruncated(path string) attribute.Key { return Argument(path) + ".truncated" }
+// Missing says why there is no value.
+func Missing(value attribute.Key) attribute.Key { return value + ".missing" }
+
+// Truncated is true if the value was longer than what was captured of it.
+func Truncated(value attribute.Key) attribute.Key { return value + ".truncated" }

@@ -60,6 +60,7 @@ type Field struct {
 	Missing, Detail  string
 	Reads            string // from where: "rax -> +0x18"
 	MaxBytes         int
+	Result           bool // read at the return
 }
 
 // An Explanation is what a session of a request would do.
@@ -121,7 +122,7 @@ func toFields(fields []Field) []*keyholev1.Field {
 	for i, f := range fields {
 		list[i] = &keyholev1.Field{
 			Path: f.Path, Type: f.Type, Kind: f.Kind, Action: f.Action, Rule: f.Rule, Missing: f.Missing, Detail: f.Detail,
-			Reads: f.Reads, MaxBytes: uint32(f.MaxBytes),
+			Reads: f.Reads, MaxBytes: uint32(f.MaxBytes), Result: f.Result,
 		}
 	}
 	return list

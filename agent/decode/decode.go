@@ -243,9 +243,9 @@ func scalar(k target.Kind, b []byte) (string, bool) {
 		return strconv.FormatBool(bits != 0), true
 	case target.KindError:
 		if bits == 0 {
-			return "nil", true
+			return event.NilError, true
 		}
-		return "not nil", true
+		return event.AnError, true
 	case target.KindPointer:
 		return "0x" + strconv.FormatUint(bits, 16), true
 	case target.KindFloat:

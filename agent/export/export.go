@@ -5,10 +5,12 @@ package export
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/keyhole-dev/keyhole/internal/event"
@@ -18,16 +20,20 @@ import (
 // IDs name the span that an event became, in hex. They are empty if it is not exported.
 type IDs struct{ Trace, Span string }
 
-// Span ends a span for the event and returns its IDs. A hit of an entry probe is a moment: the span is the root of a trace
-// of its own, and starts and ends at the event's time.
+// Span ends a span for the event and returns its IDs. The span is the root of a trace of its own. A hit of an
+// entry probe is a moment: it starts and ends at the event's time; a call lasts from its entry to its return, and its status is an error
+// if a result of type error says so.
 func Span(tracer trace.Tracer, e *event.Event) IDs {
 	_, span := tracer.Start(context.Background(), valid(e.Function),
 		trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindInternal), trace.WithTimestamp(e.Time))
-	defer span.End(trace.WithTimestamp(e.Time))
+	defer span.End(trace.WithTimestamp(e.Time.Add(e.Duration)))
 	if !span.IsRecording() {
 		return IDs{}
 	}
 	span.SetAttributes(attributes(e)...)
+	if slices.ContainsFunc(e.Results, event.Value.Failed) {
+		span.SetStatus(codes.Error, "")
+	}
 	c := span.SpanContext()
 	if !c.IsSampled() {
 		return IDs{}
@@ -50,24 +56,26 @@ func attributes(e *event.Event) []attribute.KeyValue {
 		list = append(list, telemetry.GoroutineID.Int64(int64(e.GoroutineID)))
 	}
 	for i := range e.Arguments {
-		list = appendArgument(list, &e.Arguments[i])
+		list = appendValue(list, telemetry.Argument(valid(e.Arguments[i].Name)), &e.Arguments[i])
+	}
+	for i := range e.Results {
+		list = appendValue(list, telemetry.Result(valid(e.Results[i].Name)), &e.Results[i])
 	}
 	return list
 }
 
-// appendArgument adds what is known of one argument: its value, or why it has none, and what was done to it by which rule.
-func appendArgument(list []attribute.KeyValue, v *event.Value) []attribute.KeyValue {
-	path := valid(v.Name)
+// appendValue adds what is known of one value: the value, or why there is none, and what was done to it by which rule.
+func appendValue(list []attribute.KeyValue, key attribute.Key, v *event.Value) []attribute.KeyValue {
 	if v.Missing != "" {
-		list = append(list, telemetry.ArgumentMissing(path).String(v.Missing))
+		list = append(list, telemetry.Missing(key).String(v.Missing))
 	} else {
-		list = append(list, attribute.KeyValue{Key: telemetry.Argument(path), Value: value(v)})
+		list = append(list, attribute.KeyValue{Key: key, Value: value(v)})
 	}
 	if v.Truncated {
-		list = append(list, telemetry.ArgumentTruncated(path).Bool(true))
+		list = append(list, telemetry.Truncated(key).Bool(true))
 	}
 	if r := v.Redaction; r != nil {
-		list = append(list, telemetry.ArgumentRedaction(path).String(r.Action+" "+r.Rule))
+		list = append(list, telemetry.Redaction(key).String(r.Action+" "+r.Rule))
 	}
 	return list
 }

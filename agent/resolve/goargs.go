@@ -123,27 +123,38 @@ func same(l debuginfo.Location, q piece) bool {
 	return l.Kind == debuginfo.LocationRegister && l.Base == register
 }
 
-// passed says where ABIInternal passes an argument, a piece for each leaf. The rules are those of
-// src/cmd/compile/abi-internal.md, "Function call argument and result passing".
+// passed says where ABIInternal passes an argument, a piece for each leaf.
 func (v *values) passed(wanted debuginfo.Parameter) ([]piece, error) {
-	var integers, floats int
-	var stack int64 // offset from the canonical frame address
 	parameters := v.function.debug.Parameters
 	before := dictionary(v.function.name)
 	if slices.ContainsFunc(parameters, func(p debuginfo.Parameter) bool { return p.Name == ".dict" }) {
 		before = -1 // in unoptimised functions the debug information does list it
 	}
+	i := slices.Index(parameters, wanted)
+	if i < 0 {
+		return nil, errNotGo
+	}
+	pieces, _, err := v.assigned(parameters, i, before, 0)
+	return pieces, err
+}
+
+// assigned says where ABIInternal puts one of the arguments or of the results, a piece for each leaf, and where the stack ends that
+// those before it take, or all if none is wanted (-1). The rules are those of src/cmd/compile/abi-internal.md, "Function call argument
+// and result passing". Before is the parameter that the dictionary of a generic function precedes; -1: there is none. The
+// stack is counted from the canonical frame address.
+func (v *values) assigned(parameters []debuginfo.Parameter, wanted, before int, stack int64) ([]piece, int64, error) {
+	var integers, floats int
 	for i, p := range parameters {
 		if i == before {
 			integers++
 		}
 		t, err := v.program.debug.Type(p)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		shape, ok := v.goShape(t)
 		if !ok || t.Size < 0 {
-			return nil, errNotGo
+			return nil, 0, errNotGo
 		}
 		n, f := 0, 0
 		for _, l := range shape.leaves {
@@ -157,8 +168,8 @@ func (v *values) passed(wanted debuginfo.Parameter) ([]piece, error) {
 		if inMemory {
 			stack = (stack + shape.align - 1) / shape.align * shape.align
 		}
-		if p == wanted {
-			return assign(shape.leaves, inMemory, integers, floats, stack), nil
+		if i == wanted {
+			return assign(shape.leaves, inMemory, integers, floats, stack), stack, nil
 		}
 		if inMemory {
 			stack += t.Size
@@ -167,7 +178,7 @@ func (v *values) passed(wanted debuginfo.Parameter) ([]piece, error) {
 		integers += n
 		floats += f
 	}
-	return nil, errNotGo
+	return nil, stack, nil
 }
 
 // assign gives each leaf its place: at the site, the canonical frame address is the stack pointer plus 8.

@@ -162,6 +162,11 @@ func (p *program) resolve(spec *probe.Spec) (*target.Target, error) {
 		return nil, err
 	}
 	t.GoroutineID = p.goroutine(f)
+	if spec.Returns() {
+		if err := p.returns(t, v, spec); err != nil {
+			return nil, err
+		}
+	}
 	return t, nil
 }
 

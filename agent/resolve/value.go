@@ -103,8 +103,13 @@ func (v *values) at(path string) (target.Value, error) {
 		miss(&value, unsupported(err.Error()))
 		return value, nil
 	}
-	value.Names, value.Types = names[:1:1], []string{t.Name}
 	pl, gone := v.locate(p, t)
+	return v.walk(value, names, t, pl, gone)
+}
+
+// walk goes from a parameter or result to the value that a path names in it.
+func (v *values) walk(value target.Value, names []string, t *debuginfo.Type, pl place, gone *missing) (_ target.Value, err error) {
+	value.Names, value.Types = names[:1:1], []string{t.Name}
 	length := false
 	for i, name := range names[1:] {
 		so := strings.Join(names[:i+1], ".")
@@ -158,7 +163,7 @@ func (v *values) parameter(name string) (debuginfo.Parameter, error) {
 	}
 	for _, r := range v.function.debug.Results {
 		if r.Name == name {
-			return r, problem.New(problem.InvalidArgument, "%s is a result of %s: only arguments can be captured", name, v.function.name)
+			return r, problem.New(problem.InvalidArgument, "%s is a result of %s: ask for it with --ret", name, v.function.name)
 		}
 	}
 	e := problem.New(problem.NotFound, "%s has no parameter %q", v.function.name, name)

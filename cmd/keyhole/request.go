@@ -20,6 +20,9 @@ import (
 // A request is the flags that trace and explain share.
 type request struct {
 	arguments  []string
+	results    []string
+	slowerThan time.Duration
+	errors     string
 	redact     []string
 	where      string
 	sample     string
@@ -37,6 +40,11 @@ type request struct {
 func (r *request) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVar(&r.arguments, "arg", nil, "`PATH` of a value to capture, such as qty or c.user.email; repeatable (default: every parameter)")
+	f.StringArrayVar(&r.results, "ret", nil, "`PATH` of a result to capture, such as err or r0 (the first without a name), with the time that the call took; "+
+		"duration for the time alone; repeatable")
+	f.DurationVar(&r.slowerThan, "slower-than", 0, "show only calls that took this `TIME` or more")
+	f.StringVar(&r.errors, "errors-only", "", "show only calls that failed: whose error is not nil or, without one, whose result is negative; =nonzero: is not 0")
+	f.Lookup("errors-only").NoOptDefVal = string(probe.ErrorsOnly)
 	f.StringArrayVar(&r.redact, "redact", nil, "`PATH=ACTION`: redact more strictly than policy does, by drop, digest, length, suffix:N or prefix:N; repeatable")
 	f.StringVar(&r.where, "where", "", "`CONDITION` that a call must meet, such as 'qty > 10 && sku == \"A\"'")
 	f.StringVar(&r.sample, "sample", "", "look at one call of so many, such as `1/10`")
@@ -54,6 +62,7 @@ func (r *request) add(cmd *cobra.Command) {
 func (r *request) spec(target, function string) (probe.Spec, error) {
 	s := probe.Spec{
 		Function: function, Arguments: r.arguments, Where: r.where, Reason: r.reason,
+		Results: r.results, SlowerThan: r.slowerThan, Errors: probe.Errors(r.errors),
 		Limits: probe.Limits{TTL: r.ttl, MaxHits: r.maxHits, ValueBytes: r.valueBytes, MaxBytes: r.maxBytes},
 	}
 	var err error

@@ -40,6 +40,15 @@ type Value struct {
 	Redaction *Redaction // nil: the value as it was
 }
 
+// Failed says whether the value is an error that is not nil.
+func (v Value) Failed() bool { return v.Kind == KindError && v.Missing == "" && v.Value != NilError }
+
+// The texts of a value of KindError.
+const (
+	NilError = "nil"
+	AnError  = "not nil"
+)
+
 // The kinds of value: how Value.Value is to be read. An open list.
 const (
 	KindInt     = "int"     // decimal
@@ -95,6 +104,21 @@ type UnpairedCounts struct {
 
 // Sum is how many there are in all.
 func (u UnpairedCounts) Sum() uint64 { return u.NoRoom + u.Unwound + u.GoroutineEnded + u.Waiting }
+
+// Reasons why a call that was let in is unpaired: an open list, `unpairedReasons` in JSON.
+const (
+	UnpairedCapacity  = "capacity"
+	UnpairedUnwound   = "unwound"
+	UnpairedGoroutine = "goroutine ended"
+	UnpairedNoReturn  = "no return"
+)
+
+// ByReason names the counts.
+func (u UnpairedCounts) ByReason() map[string]uint64 {
+	return map[string]uint64{
+		UnpairedCapacity: u.NoRoom, UnpairedUnwound: u.Unwound, UnpairedGoroutine: u.GoroutineEnded, UnpairedNoReturn: u.Waiting,
+	}
+}
 
 // Causes that end a session: an open list, `endedBy` in JSON.
 const (

@@ -27,7 +27,11 @@ func ToEvent(e *event.Event) *keyholev1.Event {
 		GoroutineId:  e.GoroutineID,
 		Function:     e.Function,
 		AttachPoint:  e.AttachPoint,
+		DurationNs:   uint64(e.Duration),
 		PolicyDigest: e.PolicyDigest,
+	}
+	for i := range e.Results {
+		m.Results = append(m.Results, toValue(&e.Results[i]))
 	}
 	for i := range e.Arguments {
 		m.Arguments = append(m.Arguments, toValue(&e.Arguments[i]))
@@ -47,9 +51,9 @@ func toValue(v *event.Value) *keyholev1.Value {
 
 // ToSummary writes the counts of a session; endedBy is empty while it runs.
 func ToSummary(c event.Counts, endedBy string) *keyholev1.Summary {
-	return &keyholev1.Summary{
+	s := &keyholev1.Summary{
 		Hits: c.Hits,
-		// Without returns a hit is a call.
+		// With returns a hit is a call, seen at its entry; without, a call is a hit.
 		Calls:        c.Hits,
 		Emitted:      c.Emitted,
 		Filtered:     c.Filtered,
@@ -62,13 +66,23 @@ func ToSummary(c event.Counts, endedBy string) *keyholev1.Summary {
 		CountsFinal:  c.Final,
 		EndedBy:      endedBy,
 		CostNs:       c.CostNs,
+		Unpaired:     c.Unpaired.Sum(),
 	}
+	for reason, n := range c.Unpaired.ByReason() {
+		if n > 0 {
+			if s.UnpairedReasons == nil {
+				s.UnpairedReasons = make(map[string]uint64)
+			}
+			s.UnpairedReasons[reason] = n
+		}
+	}
+	return s
 }
 
 // ToSite writes an attach point of one process.
 func ToSite(pid int, s *target.Site) *keyholev1.Site {
 	return &keyholev1.Site{
-		Pid: int32(pid), Address: s.RuntimeAddress, FileOffset: s.FileOffset, Bytes: s.Bytes, Where: s.Where,
+		Pid: int32(pid), Address: s.RuntimeAddress, FileOffset: s.FileOffset, Bytes: s.Bytes, Where: s.Where, Return: s.Return,
 	}
 }
 

@@ -33,7 +33,12 @@ func FromSpec(m *keyholev1.Spec) (*probe.Spec, error) {
 			ValueBytes: m.GetLimits().GetValueBytes(),
 			Budget:     probe.Budget(m.GetLimits().GetBudget()),
 		},
-		Reason: m.GetReason(),
+		SlowerThan: m.GetSlowerThan().AsDuration(),
+		Errors:     probe.Errors(m.GetErrors()),
+		Reason:     m.GetReason(),
+	}
+	for _, path := range m.GetResults() {
+		spec.Results = append(spec.Results, probe.Canonical(path))
 	}
 	for _, path := range m.GetArguments() {
 		spec.Arguments = append(spec.Arguments, probe.Canonical(path))
@@ -56,7 +61,12 @@ func ToSpec(s *probe.Spec) *keyholev1.Spec {
 		Arguments: s.Arguments,
 		Where:     s.Where,
 		Limits:    ToLimits(s.Limits),
+		Results:   s.Results,
+		Errors:    string(s.Errors),
 		Reason:    s.Reason,
+	}
+	if s.SlowerThan > 0 {
+		m.SlowerThan = durationpb.New(s.SlowerThan)
 	}
 	for _, r := range s.Redact {
 		m.Redact = append(m.Redact, &keyholev1.Redaction{Path: r.Path, Action: r.Action})

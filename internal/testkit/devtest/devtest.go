@@ -126,6 +126,8 @@ type Event struct {
 	} `json:"process"`
 	GoroutineID string  `json:"goroutineId"`
 	Arguments   []Value `json:"arguments"`
+	Results     []Value `json:"results"`
+	DurationNs  uint64  `json:"durationNs,string"`
 }
 
 // A Value is one captured argument.
@@ -163,6 +165,7 @@ type Summary struct {
 	Throttled    uint64 `json:"throttled,string"`
 	OverLimit    uint64 `json:"overLimit,string"`
 	Lost         uint64 `json:"lost,string"`
+	Unpaired     uint64 `json:"unpaired,string"`
 	Delivered    uint64 `json:"delivered,string"`
 	LostToClient uint64 `json:"lostToClient,string"`
 	CountsFinal  bool   `json:"countsFinal"`
@@ -173,7 +176,7 @@ type Summary struct {
 // RequireSum fails the test unless the outcomes of a finished session add up to its hits.
 func (s *Summary) RequireSum(t testing.TB) {
 	t.Helper()
-	if sum := s.Emitted + s.Filtered + s.SampledOut + s.Throttled + s.OverLimit + s.Lost; sum != s.Hits {
+	if sum := s.Emitted + s.Filtered + s.SampledOut + s.Throttled + s.OverLimit + s.Lost + s.Unpaired; sum != s.Hits {
 		t.Errorf("outcomes add up to %d, hits are %d: %+v", sum, s.Hits, s)
 	}
 	if !s.CountsFinal {

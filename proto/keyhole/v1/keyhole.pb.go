@@ -86,14 +86,18 @@ func (SessionState) EnumDescriptor() ([]byte, []int) {
 }
 
 type Spec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Target        *Selector              `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	Function      string                 `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
-	Arguments     []string               `protobuf:"bytes,3,rep,name=arguments,proto3" json:"arguments,omitempty"`
-	Where         string                 `protobuf:"bytes,4,opt,name=where,proto3" json:"where,omitempty"`
-	Redact        []*Redaction           `protobuf:"bytes,5,rep,name=redact,proto3" json:"redact,omitempty"`
-	Limits        *Limits                `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
-	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Target    *Selector              `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Function  string                 `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	Arguments []string               `protobuf:"bytes,3,rep,name=arguments,proto3" json:"arguments,omitempty"`
+	Where     string                 `protobuf:"bytes,4,opt,name=where,proto3" json:"where,omitempty"`
+	Redact    []*Redaction           `protobuf:"bytes,5,rep,name=redact,proto3" json:"redact,omitempty"`
+	Limits    *Limits                `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
+	Reason    string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What to capture at the return; "duration" stands for the time that a call took, which comes with any other too.
+	Results       []string             `protobuf:"bytes,8,rep,name=results,proto3" json:"results,omitempty"`
+	SlowerThan    *durationpb.Duration `protobuf:"bytes,9,opt,name=slower_than,json=slowerThan,proto3" json:"slower_than,omitempty"` // leaves out calls that took less
+	Errors        string               `protobuf:"bytes,10,opt,name=errors,proto3" json:"errors,omitempty"`                          // leaves out calls that did not fail
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -173,6 +177,27 @@ func (x *Spec) GetLimits() *Limits {
 func (x *Spec) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *Spec) GetResults() []string {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *Spec) GetSlowerThan() *durationpb.Duration {
+	if x != nil {
+		return x.SlowerThan
+	}
+	return nil
+}
+
+func (x *Spec) GetErrors() string {
+	if x != nil {
+		return x.Errors
 	}
 	return ""
 }
@@ -633,6 +658,7 @@ type Site struct {
 	FileOffset    uint64                 `protobuf:"varint,3,opt,name=file_offset,json=fileOffset,proto3" json:"file_offset,omitempty"`
 	Bytes         []byte                 `protobuf:"bytes,4,opt,name=bytes,proto3" json:"bytes,omitempty"` // what stands there without a probe
 	Where         string                 `protobuf:"bytes,5,opt,name=where,proto3" json:"where,omitempty"`
+	Return        bool                   `protobuf:"varint,6,opt,name=return,proto3" json:"return,omitempty"` // a return instruction
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -702,6 +728,13 @@ func (x *Site) GetWhere() string {
 	return ""
 }
 
+func (x *Site) GetReturn() bool {
+	if x != nil {
+		return x.Return
+	}
+	return false
+}
+
 // Field is one value that the plan captures, or says why it does not.
 type Field struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -714,6 +747,7 @@ type Field struct {
 	Detail        string                 `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
 	Reads         string                 `protobuf:"bytes,8,opt,name=reads,proto3" json:"reads,omitempty"` // from where, for people: rax -> +0x18
 	MaxBytes      uint32                 `protobuf:"varint,9,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	Result        bool                   `protobuf:"varint,10,opt,name=result,proto3" json:"result,omitempty"` // read at the return
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -811,7 +845,14 @@ func (x *Field) GetMaxBytes() uint32 {
 	return 0
 }
 
-// Event is one hit. Its JSON names are a contract.
+func (x *Field) GetResult() bool {
+	if x != nil {
+		return x.Result
+	}
+	return false
+}
+
+// Event is one hit; with returns, one call: its time is that of the entry. Its JSON names are a contract.
 type Event struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	SessionId     string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
@@ -1204,26 +1245,28 @@ func (x *RedactionApplied) GetRule() string {
 	return ""
 }
 
-// Summary is what became of all hits. hits = emitted + filtered + sampled_out + throttled + over_limit + lost.
+// Summary is what became of all hits. hits = emitted + filtered + sampled_out + throttled + over_limit + lost + unpaired.
+// With returns a hit is a call.
 type Summary struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hits          uint64                 `protobuf:"varint,1,opt,name=hits,proto3" json:"hits,omitempty"`
-	Calls         uint64                 `protobuf:"varint,2,opt,name=calls,proto3" json:"calls,omitempty"`
-	Emitted       uint64                 `protobuf:"varint,3,opt,name=emitted,proto3" json:"emitted,omitempty"`
-	Filtered      uint64                 `protobuf:"varint,4,opt,name=filtered,proto3" json:"filtered,omitempty"`
-	SampledOut    uint64                 `protobuf:"varint,5,opt,name=sampled_out,json=sampledOut,proto3" json:"sampled_out,omitempty"`
-	Throttled     uint64                 `protobuf:"varint,6,opt,name=throttled,proto3" json:"throttled,omitempty"`
-	OverLimit     uint64                 `protobuf:"varint,7,opt,name=over_limit,json=overLimit,proto3" json:"over_limit,omitempty"`
-	Lost          uint64                 `protobuf:"varint,8,opt,name=lost,proto3" json:"lost,omitempty"`
-	Unpaired      uint64                 `protobuf:"varint,9,opt,name=unpaired,proto3" json:"unpaired,omitempty"`
-	Missed        *uint64                `protobuf:"varint,10,opt,name=missed,proto3,oneof" json:"missed,omitempty"` // absent where the kernel does not count it
-	Delivered     uint64                 `protobuf:"varint,11,opt,name=delivered,proto3" json:"delivered,omitempty"`
-	LostToClient  uint64                 `protobuf:"varint,12,opt,name=lost_to_client,json=lostToClient,proto3" json:"lost_to_client,omitempty"`
-	CountsFinal   bool                   `protobuf:"varint,13,opt,name=counts_final,json=countsFinal,proto3" json:"counts_final,omitempty"`
-	EndedBy       string                 `protobuf:"bytes,14,opt,name=ended_by,json=endedBy,proto3" json:"ended_by,omitempty"`
-	CostNs        uint64                 `protobuf:"varint,15,opt,name=cost_ns,json=costNs,proto3" json:"cost_ns,omitempty"` // processor time that it took from its target: traps and the program
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Hits            uint64                 `protobuf:"varint,1,opt,name=hits,proto3" json:"hits,omitempty"`
+	Calls           uint64                 `protobuf:"varint,2,opt,name=calls,proto3" json:"calls,omitempty"`
+	Emitted         uint64                 `protobuf:"varint,3,opt,name=emitted,proto3" json:"emitted,omitempty"`
+	Filtered        uint64                 `protobuf:"varint,4,opt,name=filtered,proto3" json:"filtered,omitempty"`
+	SampledOut      uint64                 `protobuf:"varint,5,opt,name=sampled_out,json=sampledOut,proto3" json:"sampled_out,omitempty"`
+	Throttled       uint64                 `protobuf:"varint,6,opt,name=throttled,proto3" json:"throttled,omitempty"`
+	OverLimit       uint64                 `protobuf:"varint,7,opt,name=over_limit,json=overLimit,proto3" json:"over_limit,omitempty"`
+	Lost            uint64                 `protobuf:"varint,8,opt,name=lost,proto3" json:"lost,omitempty"`
+	Unpaired        uint64                 `protobuf:"varint,9,opt,name=unpaired,proto3" json:"unpaired,omitempty"`
+	Missed          *uint64                `protobuf:"varint,10,opt,name=missed,proto3,oneof" json:"missed,omitempty"` // absent where the kernel does not count it
+	Delivered       uint64                 `protobuf:"varint,11,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	LostToClient    uint64                 `protobuf:"varint,12,opt,name=lost_to_client,json=lostToClient,proto3" json:"lost_to_client,omitempty"`
+	CountsFinal     bool                   `protobuf:"varint,13,opt,name=counts_final,json=countsFinal,proto3" json:"counts_final,omitempty"`
+	EndedBy         string                 `protobuf:"bytes,14,opt,name=ended_by,json=endedBy,proto3" json:"ended_by,omitempty"`
+	CostNs          uint64                 `protobuf:"varint,15,opt,name=cost_ns,json=costNs,proto3" json:"cost_ns,omitempty"`                                                                                                      // processor time that it took from its target: traps and the program
+	UnpairedReasons map[string]uint64      `protobuf:"bytes,16,rep,name=unpaired_reasons,json=unpairedReasons,proto3" json:"unpaired_reasons,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // capacity, unwound, goroutine ended, no return
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Summary) Reset() {
@@ -1359,6 +1402,13 @@ func (x *Summary) GetCostNs() uint64 {
 		return x.CostNs
 	}
 	return 0
+}
+
+func (x *Summary) GetUnpairedReasons() map[string]uint64 {
+	if x != nil {
+		return x.UnpairedReasons
+	}
+	return nil
 }
 
 type CreateSessionRequest struct {
@@ -3859,7 +3909,7 @@ var File_keyhole_v1_keyhole_proto protoreflect.FileDescriptor
 const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\n" +
 	"\x18keyhole/v1/keyhole.proto\x12\n" +
-	"keyhole.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x02\n" +
+	"keyhole.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x03\n" +
 	"\x04Spec\x124\n" +
 	"\x06target\x18\x01 \x01(\v2\x14.keyhole.v1.SelectorB\x06\xbaH\x03\xc8\x01\x01R\x06target\x12&\n" +
 	"\bfunction\x18\x02 \x01(\tB\n" +
@@ -3869,7 +3919,12 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\x06redact\x18\x05 \x03(\v2\x15.keyhole.v1.RedactionB\b\xbaH\x05\x92\x01\x02\x10 R\x06redact\x12*\n" +
 	"\x06limits\x18\x06 \x01(\v2\x12.keyhole.v1.LimitsR\x06limits\x12\"\n" +
 	"\x06reason\x18\a \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x06reason\"w\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x06reason\x12+\n" +
+	"\aresults\x18\b \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10 \"\ar\x05\x10\x01(\x80\x02R\aresults\x12D\n" +
+	"\vslower_than\x18\t \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\n" +
+	"slowerThan\x120\n" +
+	"\x06errors\x18\n" +
+	" \x01(\tB\x18\xbaH\x15r\x13R\x00R\x06errorsR\anonzeroR\x06errors\"w\n" +
 	"\bSelector\x12\x1b\n" +
 	"\x03pid\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00H\x00R\x03pid\x12\x1f\n" +
 	"\x03exe\x18\x02 \x01(\tB\v\xbaH\br\x06(\x80 :\x01/H\x00R\x03exe\x12\x1c\n" +
@@ -3916,14 +3971,15 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\n" +
 	"candidates\x18\x15 \x03(\tR\n" +
 	"candidates\x12\x19\n" +
-	"\bbuild_id\x18\x16 \x01(\tR\abuildId\"\x7f\n" +
+	"\bbuild_id\x18\x16 \x01(\tR\abuildId\"\x97\x01\n" +
 	"\x04Site\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\x04R\aaddress\x12\x1f\n" +
 	"\vfile_offset\x18\x03 \x01(\x04R\n" +
 	"fileOffset\x12\x14\n" +
 	"\x05bytes\x18\x04 \x01(\fR\x05bytes\x12\x14\n" +
-	"\x05where\x18\x05 \x01(\tR\x05where\"\xd4\x01\n" +
+	"\x05where\x18\x05 \x01(\tR\x05where\x12\x16\n" +
+	"\x06return\x18\x06 \x01(\bR\x06return\"\xec\x01\n" +
 	"\x05Field\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
@@ -3933,7 +3989,9 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\amissing\x18\x06 \x01(\tR\amissing\x12\x16\n" +
 	"\x06detail\x18\a \x01(\tR\x06detail\x12\x14\n" +
 	"\x05reads\x18\b \x01(\tR\x05reads\x12\x1b\n" +
-	"\tmax_bytes\x18\t \x01(\rR\bmaxBytes\"\xaa\x04\n" +
+	"\tmax_bytes\x18\t \x01(\rR\bmaxBytes\x12\x16\n" +
+	"\x06result\x18\n" +
+	" \x01(\bR\x06result\"\xaa\x04\n" +
 	"\x05Event\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x19\n" +
@@ -3971,7 +4029,7 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\tredaction\x18\a \x01(\v2\x1c.keyhole.v1.RedactionAppliedR\tredaction\">\n" +
 	"\x10RedactionApplied\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
-	"\x04rule\x18\x02 \x01(\tR\x04rule\"\xba\x03\n" +
+	"\x04rule\x18\x02 \x01(\tR\x04rule\"\xd3\x04\n" +
 	"\aSummary\x12\x12\n" +
 	"\x04hits\x18\x01 \x01(\x04R\x04hits\x12\x14\n" +
 	"\x05calls\x18\x02 \x01(\x04R\x05calls\x12\x18\n" +
@@ -3990,7 +4048,11 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\x0elost_to_client\x18\f \x01(\x04R\flostToClient\x12!\n" +
 	"\fcounts_final\x18\r \x01(\bR\vcountsFinal\x12\x19\n" +
 	"\bended_by\x18\x0e \x01(\tR\aendedBy\x12\x17\n" +
-	"\acost_ns\x18\x0f \x01(\x04R\x06costNsB\t\n" +
+	"\acost_ns\x18\x0f \x01(\x04R\x06costNs\x12S\n" +
+	"\x10unpaired_reasons\x18\x10 \x03(\v2(.keyhole.v1.Summary.UnpairedReasonsEntryR\x0funpairedReasons\x1aB\n" +
+	"\x14UnpairedReasonsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01B\t\n" +
 	"\a_missed\"l\n" +
 	"\x14CreateSessionRequest\x12,\n" +
 	"\x04spec\x18\x01 \x01(\v2\x10.keyhole.v1.SpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12&\n" +
@@ -4216,7 +4278,7 @@ func file_keyhole_v1_keyhole_proto_rawDescGZIP() []byte {
 }
 
 var file_keyhole_v1_keyhole_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyhole_v1_keyhole_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_keyhole_v1_keyhole_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_keyhole_v1_keyhole_proto_goTypes = []any{
 	(SessionState)(0),             // 0: keyhole.v1.SessionState
 	(*Spec)(nil),                  // 1: keyhole.v1.Spec
@@ -4269,93 +4331,96 @@ var file_keyhole_v1_keyhole_proto_goTypes = []any{
 	(*ProveRecordResponse)(nil),   // 48: keyhole.v1.ProveRecordResponse
 	(*GetCheckpointRequest)(nil),  // 49: keyhole.v1.GetCheckpointRequest
 	(*GetCheckpointResponse)(nil), // 50: keyhole.v1.GetCheckpointResponse
-	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	nil,                           // 51: keyhole.v1.Summary.UnpairedReasonsEntry
+	(*durationpb.Duration)(nil),   // 52: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
 }
 var file_keyhole_v1_keyhole_proto_depIdxs = []int32{
 	2,  // 0: keyhole.v1.Spec.target:type_name -> keyhole.v1.Selector
 	3,  // 1: keyhole.v1.Spec.redact:type_name -> keyhole.v1.Redaction
 	4,  // 2: keyhole.v1.Spec.limits:type_name -> keyhole.v1.Limits
-	51, // 3: keyhole.v1.Limits.ttl:type_name -> google.protobuf.Duration
-	1,  // 4: keyhole.v1.Session.spec:type_name -> keyhole.v1.Spec
-	0,  // 5: keyhole.v1.Session.state:type_name -> keyhole.v1.SessionState
-	52, // 6: keyhole.v1.Session.created:type_name -> google.protobuf.Timestamp
-	52, // 7: keyhole.v1.Session.attached:type_name -> google.protobuf.Timestamp
-	52, // 8: keyhole.v1.Session.deadline:type_name -> google.protobuf.Timestamp
-	52, // 9: keyhole.v1.Session.ended:type_name -> google.protobuf.Timestamp
-	6,  // 10: keyhole.v1.Session.sites:type_name -> keyhole.v1.Site
-	12, // 11: keyhole.v1.Session.summary:type_name -> keyhole.v1.Summary
-	7,  // 12: keyhole.v1.Session.fields:type_name -> keyhole.v1.Field
-	52, // 13: keyhole.v1.Event.time:type_name -> google.protobuf.Timestamp
-	9,  // 14: keyhole.v1.Event.process:type_name -> keyhole.v1.Process
-	10, // 15: keyhole.v1.Event.arguments:type_name -> keyhole.v1.Value
-	10, // 16: keyhole.v1.Event.results:type_name -> keyhole.v1.Value
-	11, // 17: keyhole.v1.Value.redaction:type_name -> keyhole.v1.RedactionApplied
-	1,  // 18: keyhole.v1.CreateSessionRequest.spec:type_name -> keyhole.v1.Spec
-	5,  // 19: keyhole.v1.CreateSessionResponse.session:type_name -> keyhole.v1.Session
-	5,  // 20: keyhole.v1.WatchSessionResponse.session:type_name -> keyhole.v1.Session
-	8,  // 21: keyhole.v1.WatchSessionResponse.event:type_name -> keyhole.v1.Event
-	12, // 22: keyhole.v1.WatchSessionResponse.summary:type_name -> keyhole.v1.Summary
-	5,  // 23: keyhole.v1.GetSessionResponse.session:type_name -> keyhole.v1.Session
-	5,  // 24: keyhole.v1.ListSessionsResponse.sessions:type_name -> keyhole.v1.Session
-	5,  // 25: keyhole.v1.StopSessionResponse.sessions:type_name -> keyhole.v1.Session
-	1,  // 26: keyhole.v1.ExplainRequest.spec:type_name -> keyhole.v1.Spec
-	6,  // 27: keyhole.v1.ExplainResponse.sites:type_name -> keyhole.v1.Site
-	7,  // 28: keyhole.v1.ExplainResponse.fields:type_name -> keyhole.v1.Field
-	4,  // 29: keyhole.v1.ExplainResponse.limits:type_name -> keyhole.v1.Limits
-	2,  // 30: keyhole.v1.ListFunctionsRequest.target:type_name -> keyhole.v1.Selector
-	27, // 31: keyhole.v1.ListFunctionsResponse.functions:type_name -> keyhole.v1.FunctionInfo
-	28, // 32: keyhole.v1.FunctionInfo.parameters:type_name -> keyhole.v1.Parameter
-	31, // 33: keyhole.v1.ListNodesResponse.nodes:type_name -> keyhole.v1.Node
-	52, // 34: keyhole.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	33, // 35: keyhole.v1.ConnectRequest.hello:type_name -> keyhole.v1.Hello
-	34, // 36: keyhole.v1.ConnectRequest.report:type_name -> keyhole.v1.SessionReport
-	35, // 37: keyhole.v1.ConnectRequest.events:type_name -> keyhole.v1.EventBatch
-	37, // 38: keyhole.v1.ConnectRequest.answer:type_name -> keyhole.v1.Answer
-	36, // 39: keyhole.v1.ConnectRequest.spool:type_name -> keyhole.v1.SpoolBatch
-	31, // 40: keyhole.v1.Hello.node:type_name -> keyhole.v1.Node
-	5,  // 41: keyhole.v1.SessionReport.session:type_name -> keyhole.v1.Session
-	8,  // 42: keyhole.v1.EventBatch.events:type_name -> keyhole.v1.Event
-	24, // 43: keyhole.v1.Answer.explain:type_name -> keyhole.v1.ExplainResponse
-	26, // 44: keyhole.v1.Answer.functions:type_name -> keyhole.v1.ListFunctionsResponse
-	38, // 45: keyhole.v1.Answer.problem:type_name -> keyhole.v1.Problem
-	40, // 46: keyhole.v1.ConnectResponse.desired:type_name -> keyhole.v1.DesiredSet
-	42, // 47: keyhole.v1.ConnectResponse.question:type_name -> keyhole.v1.Question
-	43, // 48: keyhole.v1.ConnectResponse.spool_receipt:type_name -> keyhole.v1.SpoolReceipt
-	41, // 49: keyhole.v1.DesiredSet.grants:type_name -> keyhole.v1.Grant
-	1,  // 50: keyhole.v1.Question.explain:type_name -> keyhole.v1.Spec
-	25, // 51: keyhole.v1.Question.functions:type_name -> keyhole.v1.ListFunctionsRequest
-	46, // 52: keyhole.v1.ListRecordsResponse.records:type_name -> keyhole.v1.AuditRecord
-	46, // 53: keyhole.v1.ProveRecordResponse.record:type_name -> keyhole.v1.AuditRecord
-	13, // 54: keyhole.v1.ProbeService.CreateSession:input_type -> keyhole.v1.CreateSessionRequest
-	15, // 55: keyhole.v1.ProbeService.WatchSession:input_type -> keyhole.v1.WatchSessionRequest
-	17, // 56: keyhole.v1.ProbeService.GetSession:input_type -> keyhole.v1.GetSessionRequest
-	19, // 57: keyhole.v1.ProbeService.ListSessions:input_type -> keyhole.v1.ListSessionsRequest
-	21, // 58: keyhole.v1.ProbeService.StopSession:input_type -> keyhole.v1.StopSessionRequest
-	23, // 59: keyhole.v1.ProbeService.Explain:input_type -> keyhole.v1.ExplainRequest
-	25, // 60: keyhole.v1.ProbeService.ListFunctions:input_type -> keyhole.v1.ListFunctionsRequest
-	29, // 61: keyhole.v1.ProbeService.ListNodes:input_type -> keyhole.v1.ListNodesRequest
-	32, // 62: keyhole.v1.AgentService.Connect:input_type -> keyhole.v1.ConnectRequest
-	44, // 63: keyhole.v1.AuditService.ListRecords:input_type -> keyhole.v1.ListRecordsRequest
-	47, // 64: keyhole.v1.AuditService.ProveRecord:input_type -> keyhole.v1.ProveRecordRequest
-	49, // 65: keyhole.v1.AuditService.GetCheckpoint:input_type -> keyhole.v1.GetCheckpointRequest
-	14, // 66: keyhole.v1.ProbeService.CreateSession:output_type -> keyhole.v1.CreateSessionResponse
-	16, // 67: keyhole.v1.ProbeService.WatchSession:output_type -> keyhole.v1.WatchSessionResponse
-	18, // 68: keyhole.v1.ProbeService.GetSession:output_type -> keyhole.v1.GetSessionResponse
-	20, // 69: keyhole.v1.ProbeService.ListSessions:output_type -> keyhole.v1.ListSessionsResponse
-	22, // 70: keyhole.v1.ProbeService.StopSession:output_type -> keyhole.v1.StopSessionResponse
-	24, // 71: keyhole.v1.ProbeService.Explain:output_type -> keyhole.v1.ExplainResponse
-	26, // 72: keyhole.v1.ProbeService.ListFunctions:output_type -> keyhole.v1.ListFunctionsResponse
-	30, // 73: keyhole.v1.ProbeService.ListNodes:output_type -> keyhole.v1.ListNodesResponse
-	39, // 74: keyhole.v1.AgentService.Connect:output_type -> keyhole.v1.ConnectResponse
-	45, // 75: keyhole.v1.AuditService.ListRecords:output_type -> keyhole.v1.ListRecordsResponse
-	48, // 76: keyhole.v1.AuditService.ProveRecord:output_type -> keyhole.v1.ProveRecordResponse
-	50, // 77: keyhole.v1.AuditService.GetCheckpoint:output_type -> keyhole.v1.GetCheckpointResponse
-	66, // [66:78] is the sub-list for method output_type
-	54, // [54:66] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	52, // 3: keyhole.v1.Spec.slower_than:type_name -> google.protobuf.Duration
+	52, // 4: keyhole.v1.Limits.ttl:type_name -> google.protobuf.Duration
+	1,  // 5: keyhole.v1.Session.spec:type_name -> keyhole.v1.Spec
+	0,  // 6: keyhole.v1.Session.state:type_name -> keyhole.v1.SessionState
+	53, // 7: keyhole.v1.Session.created:type_name -> google.protobuf.Timestamp
+	53, // 8: keyhole.v1.Session.attached:type_name -> google.protobuf.Timestamp
+	53, // 9: keyhole.v1.Session.deadline:type_name -> google.protobuf.Timestamp
+	53, // 10: keyhole.v1.Session.ended:type_name -> google.protobuf.Timestamp
+	6,  // 11: keyhole.v1.Session.sites:type_name -> keyhole.v1.Site
+	12, // 12: keyhole.v1.Session.summary:type_name -> keyhole.v1.Summary
+	7,  // 13: keyhole.v1.Session.fields:type_name -> keyhole.v1.Field
+	53, // 14: keyhole.v1.Event.time:type_name -> google.protobuf.Timestamp
+	9,  // 15: keyhole.v1.Event.process:type_name -> keyhole.v1.Process
+	10, // 16: keyhole.v1.Event.arguments:type_name -> keyhole.v1.Value
+	10, // 17: keyhole.v1.Event.results:type_name -> keyhole.v1.Value
+	11, // 18: keyhole.v1.Value.redaction:type_name -> keyhole.v1.RedactionApplied
+	51, // 19: keyhole.v1.Summary.unpaired_reasons:type_name -> keyhole.v1.Summary.UnpairedReasonsEntry
+	1,  // 20: keyhole.v1.CreateSessionRequest.spec:type_name -> keyhole.v1.Spec
+	5,  // 21: keyhole.v1.CreateSessionResponse.session:type_name -> keyhole.v1.Session
+	5,  // 22: keyhole.v1.WatchSessionResponse.session:type_name -> keyhole.v1.Session
+	8,  // 23: keyhole.v1.WatchSessionResponse.event:type_name -> keyhole.v1.Event
+	12, // 24: keyhole.v1.WatchSessionResponse.summary:type_name -> keyhole.v1.Summary
+	5,  // 25: keyhole.v1.GetSessionResponse.session:type_name -> keyhole.v1.Session
+	5,  // 26: keyhole.v1.ListSessionsResponse.sessions:type_name -> keyhole.v1.Session
+	5,  // 27: keyhole.v1.StopSessionResponse.sessions:type_name -> keyhole.v1.Session
+	1,  // 28: keyhole.v1.ExplainRequest.spec:type_name -> keyhole.v1.Spec
+	6,  // 29: keyhole.v1.ExplainResponse.sites:type_name -> keyhole.v1.Site
+	7,  // 30: keyhole.v1.ExplainResponse.fields:type_name -> keyhole.v1.Field
+	4,  // 31: keyhole.v1.ExplainResponse.limits:type_name -> keyhole.v1.Limits
+	2,  // 32: keyhole.v1.ListFunctionsRequest.target:type_name -> keyhole.v1.Selector
+	27, // 33: keyhole.v1.ListFunctionsResponse.functions:type_name -> keyhole.v1.FunctionInfo
+	28, // 34: keyhole.v1.FunctionInfo.parameters:type_name -> keyhole.v1.Parameter
+	31, // 35: keyhole.v1.ListNodesResponse.nodes:type_name -> keyhole.v1.Node
+	53, // 36: keyhole.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	33, // 37: keyhole.v1.ConnectRequest.hello:type_name -> keyhole.v1.Hello
+	34, // 38: keyhole.v1.ConnectRequest.report:type_name -> keyhole.v1.SessionReport
+	35, // 39: keyhole.v1.ConnectRequest.events:type_name -> keyhole.v1.EventBatch
+	37, // 40: keyhole.v1.ConnectRequest.answer:type_name -> keyhole.v1.Answer
+	36, // 41: keyhole.v1.ConnectRequest.spool:type_name -> keyhole.v1.SpoolBatch
+	31, // 42: keyhole.v1.Hello.node:type_name -> keyhole.v1.Node
+	5,  // 43: keyhole.v1.SessionReport.session:type_name -> keyhole.v1.Session
+	8,  // 44: keyhole.v1.EventBatch.events:type_name -> keyhole.v1.Event
+	24, // 45: keyhole.v1.Answer.explain:type_name -> keyhole.v1.ExplainResponse
+	26, // 46: keyhole.v1.Answer.functions:type_name -> keyhole.v1.ListFunctionsResponse
+	38, // 47: keyhole.v1.Answer.problem:type_name -> keyhole.v1.Problem
+	40, // 48: keyhole.v1.ConnectResponse.desired:type_name -> keyhole.v1.DesiredSet
+	42, // 49: keyhole.v1.ConnectResponse.question:type_name -> keyhole.v1.Question
+	43, // 50: keyhole.v1.ConnectResponse.spool_receipt:type_name -> keyhole.v1.SpoolReceipt
+	41, // 51: keyhole.v1.DesiredSet.grants:type_name -> keyhole.v1.Grant
+	1,  // 52: keyhole.v1.Question.explain:type_name -> keyhole.v1.Spec
+	25, // 53: keyhole.v1.Question.functions:type_name -> keyhole.v1.ListFunctionsRequest
+	46, // 54: keyhole.v1.ListRecordsResponse.records:type_name -> keyhole.v1.AuditRecord
+	46, // 55: keyhole.v1.ProveRecordResponse.record:type_name -> keyhole.v1.AuditRecord
+	13, // 56: keyhole.v1.ProbeService.CreateSession:input_type -> keyhole.v1.CreateSessionRequest
+	15, // 57: keyhole.v1.ProbeService.WatchSession:input_type -> keyhole.v1.WatchSessionRequest
+	17, // 58: keyhole.v1.ProbeService.GetSession:input_type -> keyhole.v1.GetSessionRequest
+	19, // 59: keyhole.v1.ProbeService.ListSessions:input_type -> keyhole.v1.ListSessionsRequest
+	21, // 60: keyhole.v1.ProbeService.StopSession:input_type -> keyhole.v1.StopSessionRequest
+	23, // 61: keyhole.v1.ProbeService.Explain:input_type -> keyhole.v1.ExplainRequest
+	25, // 62: keyhole.v1.ProbeService.ListFunctions:input_type -> keyhole.v1.ListFunctionsRequest
+	29, // 63: keyhole.v1.ProbeService.ListNodes:input_type -> keyhole.v1.ListNodesRequest
+	32, // 64: keyhole.v1.AgentService.Connect:input_type -> keyhole.v1.ConnectRequest
+	44, // 65: keyhole.v1.AuditService.ListRecords:input_type -> keyhole.v1.ListRecordsRequest
+	47, // 66: keyhole.v1.AuditService.ProveRecord:input_type -> keyhole.v1.ProveRecordRequest
+	49, // 67: keyhole.v1.AuditService.GetCheckpoint:input_type -> keyhole.v1.GetCheckpointRequest
+	14, // 68: keyhole.v1.ProbeService.CreateSession:output_type -> keyhole.v1.CreateSessionResponse
+	16, // 69: keyhole.v1.ProbeService.WatchSession:output_type -> keyhole.v1.WatchSessionResponse
+	18, // 70: keyhole.v1.ProbeService.GetSession:output_type -> keyhole.v1.GetSessionResponse
+	20, // 71: keyhole.v1.ProbeService.ListSessions:output_type -> keyhole.v1.ListSessionsResponse
+	22, // 72: keyhole.v1.ProbeService.StopSession:output_type -> keyhole.v1.StopSessionResponse
+	24, // 73: keyhole.v1.ProbeService.Explain:output_type -> keyhole.v1.ExplainResponse
+	26, // 74: keyhole.v1.ProbeService.ListFunctions:output_type -> keyhole.v1.ListFunctionsResponse
+	30, // 75: keyhole.v1.ProbeService.ListNodes:output_type -> keyhole.v1.ListNodesResponse
+	39, // 76: keyhole.v1.AgentService.Connect:output_type -> keyhole.v1.ConnectResponse
+	45, // 77: keyhole.v1.AuditService.ListRecords:output_type -> keyhole.v1.ListRecordsResponse
+	48, // 78: keyhole.v1.AuditService.ProveRecord:output_type -> keyhole.v1.ProveRecordResponse
+	50, // 79: keyhole.v1.AuditService.GetCheckpoint:output_type -> keyhole.v1.GetCheckpointResponse
+	68, // [68:80] is the sub-list for method output_type
+	56, // [56:68] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_keyhole_v1_keyhole_proto_init() }
@@ -4405,7 +4470,7 @@ func file_keyhole_v1_keyhole_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyhole_v1_keyhole_proto_rawDesc), len(file_keyhole_v1_keyhole_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   50,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -76,8 +76,12 @@ func where(e *keyholev1.ExplainResponse) []table.Line {
 	lines := []table.Line{section("WHERE", 0, e.GetFunction(), "  in "+e.GetExecutable())}
 	var rows [][]table.Span
 	for _, s := range e.GetSites() {
+		side := "  entry  "
+		if s.GetReturn() {
+			side = "  return "
+		}
 		rows = append(rows, []table.Span{
-			table.Text("  entry  "), table.Text(fmt.Sprintf("%#x", s.GetAddress())), table.Text(s.GetWhere()),
+			table.Text(side), table.Text(fmt.Sprintf("%#x", s.GetAddress())), table.Text(s.GetWhere()),
 			dim(fmt.Sprintf("% x", s.GetBytes())),
 			{Text: "proved: decode, file = memory = analysed", Style: table.Good},
 		})
@@ -126,7 +130,7 @@ func reads(e *keyholev1.ExplainResponse) []table.Line {
 			bytes = "≤ " + bytes
 		}
 		rows = append(rows, []table.Span{
-			table.Text("  " + f.GetPath()), dim(f.GetType()), table.Text(from), table.Text(bytes), leaves(f), reason(f),
+			table.Text("  " + name(f)), dim(f.GetType()), table.Text(from), table.Text(bytes), leaves(f), reason(f),
 		})
 	}
 	var lines []table.Line
@@ -142,6 +146,14 @@ func reads(e *keyholev1.ExplainResponse) []table.Line {
 		lines = append(lines, line("  ", warn(n)))
 	}
 	return lines
+}
+
+// name is a field's path, marked if it is read at the return.
+func name(f *keyholev1.Field) string {
+	if f.GetResult() {
+		return f.GetPath() + " (at return)"
+	}
+	return f.GetPath()
 }
 
 func limits(l *keyholev1.Limits) string {

@@ -4,6 +4,8 @@ package view
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,6 +62,13 @@ func callsText(sum *keyholev1.Summary) string {
 		{"over the limit", sum.GetOverLimit()}, {"lost", sum.GetLost()},
 	} {
 		text += fmt.Sprintf(" + %s %s", outcome.name, number(outcome.count))
+	}
+	if n := sum.GetUnpaired(); n > 0 {
+		var reasons []string
+		for _, reason := range slices.Sorted(maps.Keys(sum.GetUnpairedReasons())) {
+			reasons = append(reasons, fmt.Sprintf("%s %s", reason, number(sum.GetUnpairedReasons()[reason])))
+		}
+		text += fmt.Sprintf(" + unpaired %s (%s)", number(n), strings.Join(reasons, ", "))
 	}
 	if sum.Missed != nil {
 		text += fmt.Sprintf("   missed by the kernel %s", number(sum.GetMissed()))

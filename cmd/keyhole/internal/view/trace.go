@@ -5,6 +5,7 @@ package view
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -33,6 +34,8 @@ type Trace struct {
 	attached time.Time // when this end saw that it is attached, by its own clock
 	columns  *table.Columns
 	names    []string // of the values; none: the goroutine is shown
+	results  int      // how many of them, the last ones, are results
+	calls    bool     // with their returns: how long each took is shown
 	shown    uint64
 	spans    uint64
 	quiet    bool // it was said that nothing came
@@ -94,7 +97,13 @@ func (t *Trace) begin(fields []*keyholev1.Field, function, process string, now t
 // layout makes the columns for the plan's fields, and parts a terminal's width between them.
 func (t *Trace) layout(fields []*keyholev1.Field) {
 	columns := []table.Column{{Title: "TIME", Min: len(timeFormat)}}
+	if t.calls = isOfCalls(t.session.GetSpec()); t.calls {
+		columns = append(columns, table.Column{Title: "TOOK", Right: true, Min: len("1,000 ms")})
+	}
 	for _, f := range fields {
+		if f.GetResult() {
+			t.results++
+		}
 		t.names = append(t.names, f.GetPath())
 		columns = append(columns, column(f))
 	}
@@ -158,33 +167,83 @@ func (t *Trace) Event(e *keyholev1.Event, now time.Time) []table.Line {
 	if t.columns == nil { // it comes before the word that the session is attached
 		lines = t.begin(fieldsOf(e), e.GetFunction(), fmt.Sprintf("%s[%d]", e.GetProcess().GetComm(), e.GetProcess().GetPid()), now)
 	}
-	values := make(map[string]*keyholev1.Value, len(e.GetArguments()))
-	for _, v := range e.GetArguments() {
-		values[v.GetName()] = v
-	}
-	cells := make([]table.Span, 0, len(t.names)+1)
+	cells := make([]table.Span, 0, len(t.names)+3)
 	cells = append(cells, dim(e.GetTime().AsTime().Local().Format(timeFormat)))
-	for _, name := range t.names {
-		if v := values[name]; v != nil {
-			cells = append(cells, Value(v))
-		} else {
-			cells = append(cells, warn("not sent"))
-		}
+	if t.calls {
+		cells = append(cells, took(e))
 	}
+	arguments := len(t.names) - t.results
+	cells = append(cells, valueCells(t.names[:arguments], e.GetArguments())...)
+	cells = append(cells, valueCells(t.names[arguments:], e.GetResults())...)
 	if len(t.names) == 0 {
 		cells = append(cells, table.Text(strconv.FormatUint(e.GetGoroutineId(), 10)))
 	}
 	return append(lines, t.columns.Row(cells))
 }
 
+func valueCells(names []string, values []*keyholev1.Value) []table.Span {
+	byName := make(map[string]*keyholev1.Value, len(values))
+	for _, v := range values {
+		byName[v.GetName()] = v
+	}
+	cells := make([]table.Span, 0, len(names))
+	for _, name := range names {
+		if v := byName[name]; v != nil {
+			cells = append(cells, Value(v))
+		} else {
+			cells = append(cells, warn("not sent"))
+		}
+	}
+	return cells
+}
+
+// isOfCalls says whether a request is about calls with their returns.
+func isOfCalls(s *keyholev1.Spec) bool {
+	return len(s.GetResults()) > 0 || s.GetSlowerThan().AsDuration() > 0 || s.GetErrors() != ""
+}
+
+// took is how long a call took, marked if that was long or if the call failed.
+func took(e *keyholev1.Event) table.Span {
+	d := time.Duration(e.GetDurationNs())
+	text := table.Span{Text: duration(d)}
+	failed := slices.ContainsFunc(e.GetResults(), func(v *keyholev1.Value) bool {
+		return v.GetKind() == event.KindError && v.GetMissing() == "" && v.GetValue() != event.NilError
+	})
+	switch {
+	case failed:
+		text.Text, text.Style = "✗ "+text.Text, table.Warn
+	case d >= slow:
+		text.Text, text.Style = "◀ "+text.Text, table.Warn
+	}
+	return text
+}
+
+// slow is how long a call takes that is marked.
+const slow = time.Second
+
+// duration is a time as short as it can be told: 412 ns, 3.8 µs, 4.1 ms, 5,002 ms.
+func duration(d time.Duration) string {
+	switch {
+	case d < time.Microsecond:
+		return fmt.Sprintf("%d ns", d.Nanoseconds())
+	case d < time.Millisecond:
+		return fmt.Sprintf("%.1f µs", float64(d)/float64(time.Microsecond))
+	case d < 100*time.Millisecond:
+		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+	default:
+		return number(uint64(d.Milliseconds())) + " ms"
+	}
+}
+
 // fieldsOf is what an event tells of the fields.
 func fieldsOf(e *keyholev1.Event) []*keyholev1.Field {
-	fields := make([]*keyholev1.Field, len(e.GetArguments()))
-	for i, v := range e.GetArguments() {
+	fields := make([]*keyholev1.Field, len(e.GetArguments())+len(e.GetResults()))
+	for i, v := range slices.Concat(e.GetArguments(), e.GetResults()) {
 		fields[i] = &keyholev1.Field{Path: v.GetName(), Type: v.GetType(), Kind: v.GetKind(), Action: cmp.Or(v.GetRedaction().GetAction(), "keep")}
 		if v.GetRedaction() != nil && v.GetMissing() == event.Redacted {
 			fields[i].Missing = event.Redacted
 		}
+		fields[i].Result = i >= len(e.GetArguments())
 	}
 	return fields
 }
