@@ -81,11 +81,18 @@ func TestPairs(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(c.command, " ", "-"), func(t *testing.T) {
 			p := startCalls(t)
+			before := testkit.ReadText(t, p.PID())
 			tr := trace(t, p.PID(), "main.Work", work)
+			if n := len(before.Differences(testkit.ReadText(t, p.PID()))); n != len(tr.plan.Sites) {
+				t.Errorf("%d places of the text differ; there are %d sites", n, len(tr.plan.Sites))
+			}
 			began, returned := do(t, p, "%s", c.command)
 			events, n := tr.end()
 			t.Logf("%d calls, %d returned: %+v", began, returned, n)
 			requireRightPairs(t, events)
+			if changed := before.Differences(testkit.ReadText(t, p.PID())); len(changed) > 0 {
+				t.Errorf("the text is not as it was: %v", changed)
+			}
 			if n.Hits != began || n.Emitted != returned || uint64(len(events)) != returned || n.Unpaired.Sum() != began-returned {
 				t.Errorf("%d calls of which %d returned, %d events: %+v", began, returned, len(events), n)
 			}

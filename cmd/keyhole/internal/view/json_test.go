@@ -39,7 +39,7 @@ func TestJSONIsTheContract(t *testing.T) {
 			"results": [], "durationNs": "0", "stack": [], "traceId": "", "spanId": "00f067aa0ba902b7", "parentSpanId": "", "policyDigest": ""}}`},
 		{&keyholev1.WatchSessionResponse{Update: &keyholev1.WatchSessionResponse_Summary{Summary: &keyholev1.Summary{Hits: 7, EndedBy: "deadline"}}}, `{"summary": {
 			"hits": "7", "calls": "0", "emitted": "0", "filtered": "0", "sampledOut": "0", "throttled": "0", "overLimit": "0", "lost": "0", "unpaired": "0",
-			"delivered": "0", "lostToClient": "0", "countsFinal": false, "endedBy": "deadline", "costNs": "0"}}`},
+			"delivered": "0", "lostToClient": "0", "countsFinal": false, "endedBy": "deadline", "costNs": "0", "unpairedReasons": {}}}`},
 	} {
 		got, err := JSON(c.message)
 		if err != nil {
