@@ -183,7 +183,7 @@ func TestRecordsAreExact(t *testing.T) {
 	if len(records) != 1 {
 		t.Fatalf("%d records", len(records))
 	}
-	const header, value = 40, 8
+	const header, value = 48, 8
 	want := slices.Concat(
 		[]byte{0, 0, 8, 0, 8, 0, 0, 0}, []byte{7, 0, 0, 0, 0, 0, 0, 0},
 		[]byte{0, 0, 3, 0, 17, 0, 0, 0}, []byte("xyz\x00\x00\x00\x00\x00"),

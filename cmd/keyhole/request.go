@@ -43,7 +43,7 @@ func (r *request) add(cmd *cobra.Command) {
 	f.StringArrayVar(&r.results, "ret", nil, "`PATH` of a result to capture, such as err or r0 (the first without a name), with the time that the call took; "+
 		"duration for the time alone; repeatable")
 	f.DurationVar(&r.slowerThan, "slower-than", 0, "show only calls that took this `TIME` or more")
-	f.StringVar(&r.errors, "errors-only", "", "show only calls that failed: whose error is not nil or, without one, whose result is negative; `=nonzero`: is not 0")
+	f.StringVar(&r.errors, "errors-only", "", "show only calls that failed, `WHICH` says how: errors, by an error that is not nil or, without one, a negative result; nonzero, by a result that is not 0")
 	f.Lookup("errors-only").NoOptDefVal = string(probe.ErrorsOnly)
 	f.StringArrayVar(&r.redact, "redact", nil, "`PATH=ACTION`: redact more strictly than policy does, by drop, digest, length, suffix:N or prefix:N; repeatable")
 	f.StringVar(&r.where, "where", "", "`CONDITION` that a call must meet, such as 'qty > 10 && sku == \"A\"'")
