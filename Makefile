@@ -4,7 +4,7 @@
 GO   ?= go
 TOOL  = $(GO) tool -modfile=tools/go.mod
 
-.PHONY: demo test bench build generate lint
+.PHONY: demo test test-long bench build generate lint
 
 demo: ## trace a running program with redaction, end to end, and clean up
 	@scripts/demo.sh
@@ -12,6 +12,9 @@ demo: ## trace a running program with redaction, end to end, and clean up
 test: ## every test, race detector on; packages one after another, since several count what the whole kernel holds
 	$(GO) build -race ./...
 	$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -p 1 -timeout 20m ./...
+
+test-long: ## the same, with the full forms of the tests that run for long
+	KEYHOLE_LONG=1 $(TOOL) gotestsum --format pkgname-and-test-fails -- -p 1 -timeout 60m ./test/returns
 
 bench: ## one table, from one run
 	$(GO) test -count=1 -timeout 30m -v -run '^TestTable$$' ./test/bench -full

@@ -25,7 +25,7 @@ func TestCallsWithReturns(t *testing.T) {
 		{[]string{"--ret", "duration"}, 48},
 		{[]string{"--ret", "sum", "--ret", "err"}, 48},
 		{[]string{"--ret", "err", "--errors-only"}, 24}, // of every odd depth
-		{[]string{"--errors-only=nonzero"}, 47}, // the sum of the innermost call of the first goroutine is 0
+		{[]string{"--errors-only=nonzero"}, 47},         // the sum of the innermost call of the first goroutine is 0
 		{[]string{"--slower-than", "1m"}, 0},
 	} {
 		t.Run(strings.Join(c.flags, " "), func(t *testing.T) {

@@ -4,13 +4,18 @@ package returns_test
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/keyhole-dev/keyhole/agent/plan"
+	"github.com/keyhole-dev/keyhole/agent/resolve"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
+	"github.com/keyhole-dev/keyhole/internal/redact"
+	"github.com/keyhole-dev/keyhole/internal/target"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
 
@@ -100,5 +105,147 @@ func TestPairs(t *testing.T) {
 				t.Errorf("unpaired: %+v", n.Unpaired)
 			}
 		})
+	}
+}
+
+// long says whether the full forms run: KEYHOLE_LONG is set by `make test-long`.
+func long() bool { return os.Getenv("KEYHOLE_LONG") != "" }
+
+// TestManyCallsAtOnce: goroutines that change threads, recurse, grow and shrink their stacks, recover panics and end within calls, with
+// every pair right and no state left when each goroutine's runtime.g has been used again.
+func TestManyCallsAtOnce(t *testing.T) {
+	goroutines, rounds := 1000, 1
+	if long() {
+		goroutines, rounds = 8000, 2
+	}
+	p := startCalls(t)
+	tr := trace(t, p.PID(), "main.Work", work)
+	began, returned := do(t, p, "mixed %d 13 %d", goroutines, rounds)
+	b, r := do(t, p, "shrink %d 19 2", goroutines/10)
+	began, returned = began+b, returned+r
+	b, r = do(t, p, "return %d 2 1", 20*goroutines)
+	began, returned = began+b, returned+r
+	events, n := tr.end()
+	t.Logf("%d calls, %d returned: %+v", began, returned, n)
+	requireRightPairs(t, events)
+	if n.Hits != began || n.Emitted != returned || n.Unpaired.Sum() != began-returned || n.Unpaired.NoRoom > 0 {
+		t.Errorf("%d calls of which %d returned: %+v", began, returned, n)
+	}
+	if n.Unpaired.Unwound == 0 || n.Unpaired.GoroutineEnded == 0 {
+		t.Errorf("nothing was unwound, or no goroutine's place was taken by another: %+v", n.Unpaired)
+	}
+}
+
+// TestStacksGrow: many goroutines a little deep and a few very deep; each call is seen once at its entry and once at its return.
+func TestStacksGrow(t *testing.T) {
+	many, rounds := 500, 1
+	if long() {
+		many, rounds = 10_000, 3
+	}
+	p := startCalls(t)
+	tr := trace(t, p.PID(), "main.Work", func(s *probe.Spec) { work(s); s.Arguments = s.Arguments[:2] })
+	began, returned := do(t, p, "return %d 20 %d", many, rounds)
+	b, r := do(t, p, "shrink 20 2000 %d", rounds)
+	if began, returned = began+b, returned+r; began != returned {
+		t.Fatalf("%d calls, %d returned", began, returned)
+	}
+	events, n := tr.end()
+	t.Logf("%d calls: %+v", began, n)
+	if n.Hits != began || n.Emitted != began || uint64(len(events)) != began {
+		t.Errorf("%d calls, %d events: %+v", began, len(events), n)
+	}
+	for i := range events {
+		if events[i].Duration <= 0 || events[i].Results[0].Missing != "" {
+			t.Fatalf("%+v", events[i])
+		}
+	}
+}
+
+// TestCapacity holds more calls open than the map has room for: those that do not fit are said to be so, and nothing else is.
+func TestCapacity(t *testing.T) {
+	const depth = 149
+	goroutines := plan.MaxWaiting/(depth+1) + 20
+	p := startCalls(t)
+	tr := trace(t, p.PID(), "main.Work", func(s *probe.Spec) { s.Results = []string{probe.Duration}; s.Arguments = []string{"depth"} })
+	if capacity := tr.plan.MaxWaitingCalls(); capacity != plan.MaxWaiting {
+		t.Fatalf("room for %d calls", capacity)
+	}
+	began, _ := do(t, p, "block %d %d 1", goroutines, depth)
+	n := tr.counts()
+	if n.Hits != began || n.Unpaired.Waiting != plan.MaxWaiting || n.Unpaired.NoRoom != began-plan.MaxWaiting {
+		t.Errorf("%d calls: %+v", began, n)
+	}
+	do(t, p, "release %d %d 1", goroutines, depth)
+	_, n = tr.end()
+	t.Logf("%d calls: %+v", began, n)
+	if want := (event.UnpairedCounts{NoRoom: began - plan.MaxWaiting}); n.Unpaired != want || n.Emitted != plan.MaxWaiting || n.Hits != began {
+		t.Errorf("%d calls: %+v", began, n)
+	}
+}
+
+// TestCalleesOfC: calls of a C program in several threads, by its own return instructions.
+func TestCalleesOfC(t *testing.T) {
+	testkit.RequireRoot(t)
+	p := testkit.Start(t, testkit.BuildC(t, "ccalls", []string{"test/targets/ccalls/main.c"}, "-O1", "-g", "-pthread", "-fno-optimize-sibling-calls"))
+	p.Expect("ready", 10*time.Second)
+	for _, c := range []struct {
+		errors probe.Errors
+		share  uint64 // of the calls, one in so many is shown
+	}{{"", 1}, {probe.ErrorsOnly, 4}} {
+		tr := trace(t, p.PID(), "work", func(s *probe.Spec) {
+			s.Arguments, s.Results, s.Errors = []string{"depth", "id"}, []string{"r0"}, c.errors
+		})
+		began, returned := do(t, p, "calls")
+		events, n := tr.end()
+		t.Logf("%d calls, %d returned: %+v", began, returned, n)
+		if n.Hits != began || n.Emitted+n.Filtered != returned || n.Unpaired.Sum() != began-returned || n.Unpaired.Unwound == 0 {
+			t.Errorf("%d calls of which %d returned: %+v", began, returned, n)
+		}
+		if n.Emitted == 0 || uint64(len(events)) != n.Emitted || c.errors == "" && n.Filtered > 0 || c.errors != "" && n.Filtered == 0 {
+			t.Errorf("%d events: %+v", len(events), n)
+		}
+		for i := range events {
+			e := &events[i]
+			depth, _ := strconv.ParseInt(e.Arguments[0].Value, 10, 64)
+			id, _ := strconv.ParseInt(e.Arguments[1].Value, 10, 64)
+			want := id*100 + depth
+			if depth%4 == 3 {
+				want = -want
+			}
+			if e.Results[0].Value != strconv.FormatInt(want, 10) || e.Duration <= 0 || c.errors != "" && want >= 0 {
+				t.Fatalf("wanted %d: %+v", want, e)
+			}
+		}
+	}
+}
+
+// TestNoReturnsRefused: where calls cannot be paired for sure they are not paired at all, and no flag makes a return probe of it.
+func TestNoReturnsRefused(t *testing.T) {
+	p := startCalls(t)
+	in, _ := inputOf(t, p.PID())
+	ask := func(s *probe.Spec) { s.Results = []string{probe.Duration} }
+	for function, says := range map[string]string{
+		"runtime.gogo": "no return instruction", "runtime.mcall": "compiled from Go", "runtime.memmove": "cannot",
+	} {
+		_, err := compile(t, in, spec(p.PID(), function, ask))
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", function, err)
+		}
+	}
+	// A target that claims otherwise is refused wherever it is looked at.
+	s := spec(p.PID(), "main.Work", ask)
+	found, err := resolve.Resolve(in, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found.Sites = found.Sites[:1]
+	for _, by := range []target.Pairing{target.ByGoroutine, target.ByThread} {
+		found.Returns.By = by
+		if err := found.Validate(); err == nil || !strings.Contains(err.Error(), "would end a Go program") {
+			t.Errorf("by %s: %v", by, err)
+		}
+		if _, err := plan.Compile(s, found, redact.Shipped()); err == nil {
+			t.Errorf("by %s: compiled", by)
+		}
 	}
 }
