@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/keyhole-dev/keyhole/agent/resolve"
 	"github.com/keyhole-dev/keyhole/internal/probe"
@@ -25,17 +26,23 @@ type Client struct {
 	mu       sync.Mutex
 	lastID   uint64
 	waiting  map[uint64]chan answer
-	children map[uint64]chan ended // of holders that have not ended
+	children map[uint64]*news // of holders that have not ended
+}
+
+// news are what the monitor tells of a holder that nobody asked for.
+type news struct {
+	ended  chan ended
+	forked atomic.Pointer[Forked]
 }
 
 type answer struct {
 	reply reply
 	file  *os.File // the child's socket, if the reply brings one
-	ended chan ended
+	news  *news    // of a holder
 }
 
 func newClient(c *conn) *Client {
-	client := &Client{conn: c, done: make(chan struct{}), waiting: make(map[uint64]chan answer), children: make(map[uint64]chan ended)}
+	client := &Client{conn: c, done: make(chan struct{}), waiting: make(map[uint64]chan answer), children: make(map[uint64]*news)}
 	go client.receive()
 	return client
 }
@@ -58,9 +65,16 @@ func (c *Client) dispatch(r reply, files []*os.File) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if r.Ended != nil {
-		if wait, ok := c.children[r.Ended.Child]; ok {
-			wait <- *r.Ended // has room for it
+		if n, ok := c.children[r.Ended.Child]; ok {
+			n.ended <- *r.Ended // has room for it
 			delete(c.children, r.Ended.Child)
+		}
+		closeFiles(files)
+		return
+	}
+	if r.Forked != nil {
+		if n, ok := c.children[r.Forked.Child]; ok {
+			n.forked.Store(&r.Forked.Forked)
 		}
 		closeFiles(files)
 		return
@@ -76,8 +90,8 @@ func (c *Client) dispatch(r reply, files []*os.File) {
 		a.file = files[0]
 	}
 	if r.Held != nil {
-		a.ended = make(chan ended, 1)
-		c.children[r.Held.ID] = a.ended
+		a.news = &news{ended: make(chan ended, 1)}
+		c.children[r.Held.ID] = a.news
 	}
 	wait <- a // has room for it
 }

@@ -213,6 +213,15 @@ func (a *remoteAgent) Stop(session string, _ *struct{}) error {
 	return err
 }
 
+// Forked returns what is known of the children of a session's target.
+func (a *remoteAgent) Forked(session string, reply *Forked) error {
+	h, err := a.holder(session)
+	if err == nil {
+		*reply = h.Forked()
+	}
+	return err
+}
+
 type WaitReply struct {
 	Final  Final
 	Events []event.Event

@@ -27,6 +27,7 @@ type HoldRequest struct {
 // A Holder is the agent's view of the process that carries out one session.
 type Holder struct {
 	pid      int
+	news     *news
 	conn     *conn
 	attached Attached
 	events   chan []event.Event
@@ -70,7 +71,7 @@ func (c *Client) hold(ctx context.Context, r HoldRequest) (*Holder, error) {
 	if a.reply.Held == nil || a.file == nil {
 		return nil, errors.New("the monitor's reply holds no holder")
 	}
-	h := &Holder{pid: a.reply.Held.PID, conn: &conn{file: a.file}, events: make(chan []event.Event, 16), admitted: make(chan struct{}), done: make(chan struct{})}
+	h := &Holder{news: a.news, pid: a.reply.Held.PID, conn: &conn{file: a.file}, events: make(chan []event.Event, 16), admitted: make(chan struct{}), done: make(chan struct{})}
 	stop := context.AfterFunc(ctx, h.conn.close)
 	err = h.attach(r)
 	if !stop() { // the connection is closed, or about to be
@@ -78,13 +79,13 @@ func (c *Client) hold(ctx context.Context, r HoldRequest) (*Holder, error) {
 	}
 	if err != nil {
 		h.conn.close()
-		e := c.await(a.ended)
+		e := c.await(a.news.ended)
 		if e.Cause != "" {
 			err = fmt.Errorf("%w (ended by the monitor: %s)", err, e.Cause)
 		}
 		return nil, err
 	}
-	go h.run(func() ended { return c.await(a.ended) })
+	go h.run(func() ended { return c.await(a.news.ended) })
 	return h, nil
 }
 
@@ -163,6 +164,15 @@ func (h *Holder) Attached() Attached { return h.attached }
 // Admitted is closed when the session has only counted for long enough to see that it fits its budget. No hit before
 // that is captured; one that never is admitted ends with event.EndTripped.
 func (h *Holder) Admitted() <-chan struct{} { return h.admitted }
+
+// Forked are the target's children that have inherited its breakpoints: none of their calls is an event, and each costs them
+// a trap. It is a second old at most.
+func (h *Holder) Forked() Forked {
+	if f := h.news.forked.Load(); f != nil {
+		return *f
+	}
+	return Forked{}
+}
 
 // Events hands out what was captured, in batches, in the kernel's order. It is closed when the session has ended.
 func (h *Holder) Events() <-chan []event.Event { return h.events }

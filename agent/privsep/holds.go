@@ -41,6 +41,11 @@ type hold struct {
 
 	sites []target.Site // where breakpoints are ours, from before they are set until they were seen gone; guarded by subject.text
 
+	// Of watchForks alone.
+	id     uint64
+	family map[int]kin // the target's descendants
+	forked Forked
+
 	mu       sync.Mutex
 	attached bool
 	cause    string // why the monitor ended it
@@ -161,7 +166,7 @@ func (m *monitor) startHolder(r holdRequest, s *subject, trap time.Duration) (*h
 			by:    m.bpf,
 			start: start{name: holderName, role: roleLoader, files: []int{theirs, handed, exe}, env: holderEnvironment},
 			registered: func(id uint64, c *child) {
-				h.child, out.PID = c, c.pid
+				h.child, h.id, out.PID = c, id, c.pid
 				m.holds[id] = h
 				watchErr = h.watch(a.DeadlineNs)
 			},

@@ -47,6 +47,7 @@ type reply struct {
 	Inspection *inspected     `json:"inspection,omitempty"` // with the inspector's socket
 	Held       *held          `json:"held,omitempty"`       // with the holder's socket
 	Checked    *doctor.Report `json:"checked,omitempty"`
+	Forked     *forkedOf      `json:"forked,omitempty"`
 	Ended      *ended         `json:"ended,omitempty"`
 }
 
@@ -58,6 +59,12 @@ type inspected struct {
 type held struct {
 	ID  uint64 `json:"id"`
 	PID int    `json:"pid"`
+}
+
+// forkedOf is news of the children of a holder's target.
+type forkedOf struct {
+	Child uint64 `json:"child"`
+	Forked
 }
 
 type ended struct {

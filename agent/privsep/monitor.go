@@ -146,6 +146,7 @@ func (m *monitor) serve() error {
 			m.govern()
 		}
 	}()
+	go m.watchForks()
 	status := make(chan string, 1)
 	go func() {
 		s, err := m.agent.wait()

@@ -291,7 +291,7 @@ func (s *subject) look(site target.Site) (how int, err error) {
 		return siteOther, fmt.Errorf("read %d bytes at %#x: %w", len(site.Bytes), site.RuntimeAddress, err)
 	case bytes.Equal(found, site.Bytes):
 		return siteOriginal, nil
-	case found[0] == breakpoint && bytes.Equal(found[1:], site.Bytes[1:]):
+	case isProbed(found, site.Bytes):
 		return siteProbed, nil
 	default:
 		return siteOther, nil
@@ -355,4 +355,9 @@ func readMaps(path string) ([]byte, error) {
 		return nil, problem.New(problem.FailedPrecondition, "the process has more mappings than fit %d MiB", maxMapsBytes>>20)
 	}
 	return b, nil
+}
+
+// isProbed says whether memory is an instruction with a breakpoint over its first byte.
+func isProbed(found, instruction []byte) bool {
+	return found[0] == breakpoint && bytes.Equal(found[1:], instruction[1:])
 }

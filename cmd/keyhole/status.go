@@ -98,6 +98,9 @@ func verdict(s *keyholev1.Session, endedBy string) error {
 		return &tripped{problem.New(problem.ResourceExhausted, "session %s was over its budget%s", id, behind(s))}
 	case event.EndRevoked:
 		return problem.New(problem.PermissionDenied, "session %s was stopped by somebody else; keyhole audit show %s says by whom", id, id)
+	case event.EndForks:
+		return problem.New(problem.FailedPrecondition, "session %s was ended, since its process forks: children inherit the breakpoints and pay for each "+
+			"without an event; probe a child, by its number, or a function that is called before the fork", id)
 	case event.EndHolderLost:
 		return problem.New(problem.Internal, "session %s lost its holder, the process that reads its events; the kernel detached it%s", id, behind(s))
 	case event.EndAgentLost:

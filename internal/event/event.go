@@ -128,6 +128,7 @@ const (
 	EndMaxBytes       = "max_bytes"
 	EndTargetGone     = "target_gone"
 	EndTargetReplaced = "target_replaced"
+	EndForks          = "forks" // the target forked so much that its children would pay for the probe
 	EndHolderLost     = "holder_lost"
 	EndAgentLost      = "agent_lost"
 	EndRevoked        = "revoked"

@@ -19,7 +19,8 @@ import (
 type Stat struct {
 	Comm string // the main thread's name, which the process may set to anything
 	// State is a letter of proc_pid_stat(5): 'Z' and 'X' are dead.
-	State byte
+	State  byte
+	Parent int // its number; 0: none
 	// StartTicks is when the process started, in ticks of 1/100 s since boot. With the number it names a process for good.
 	StartTicks uint64
 }
@@ -33,15 +34,19 @@ func ParseStat(b []byte) (Stat, error) {
 	}
 	// The first field behind the name is number 3.
 	fields := strings.Fields(string(b[end+1:]))
-	const state, startTime = 3, 22
+	const state, parent, startTime = 3, 4, 22
 	if len(fields) <= startTime-state || len(fields[0]) != 1 {
 		return Stat{}, fmt.Errorf("parse stat: %d fields behind the name", len(fields))
+	}
+	ppid, err := strconv.Atoi(fields[parent-state])
+	if err != nil {
+		return Stat{}, fmt.Errorf("parse stat: parent: %w", err)
 	}
 	ticks, err := strconv.ParseUint(fields[startTime-state], 10, 64)
 	if err != nil {
 		return Stat{}, fmt.Errorf("parse stat: start time: %w", err)
 	}
-	return Stat{Comm: string(b[open+1 : end]), State: fields[0][0], StartTicks: ticks}, nil
+	return Stat{Comm: string(b[open+1 : end]), State: fields[0][0], Parent: ppid, StartTicks: ticks}, nil
 }
 
 // A Mapping is a line of /proc/PID/maps.

@@ -26,7 +26,7 @@ func TestParseStat(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 			continue
 		}
-		if got != (Stat{Comm: want, State: 'S', StartTicks: 12345}) {
+		if got != (Stat{Comm: want, State: 'S', Parent: 1, StartTicks: 12345}) {
 			t.Errorf("%q: %+v, want the name %q", name, got, want)
 		}
 	}

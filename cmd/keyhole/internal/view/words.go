@@ -103,6 +103,7 @@ var endings = map[string]string{
 	event.EndMaxHits:        "--max-hits reached",
 	event.EndTargetGone:     "the process has ended",
 	event.EndTargetReplaced: "the process became another program",
+	event.EndForks:          "the process forks too much: each child pays for the breakpoints that it inherits",
 	event.EndHolderLost:     "its holder died; the kernel detached it",
 	event.EndAgentLost:      "the node's agent is gone, and the probe with it",
 	event.EndRevoked:        "stopped by somebody else",
