@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
+	"reflect"
 	"runtime"
 	"time"
 
@@ -114,7 +115,12 @@ func (r *runner) job(id string) *job {
 func (r *runner) count() {
 	for _, id := range r.machine.Live() {
 		if s, _ := r.machine.Session(id); s.State == session.Counting || s.State == session.Attached || s.State == session.Detaching {
-			r.handle(session.Counted{SessionID: id, Counts: r.job(id).holder.Counts()})
+			j := r.job(id)
+			r.handle(session.Counted{SessionID: id, Counts: j.holder.Counts()})
+			if forked := j.holder.Forked(); !reflect.DeepEqual(forked, j.forked) {
+				j.forked = forked
+				r.report(id)
+			}
 		}
 	}
 }
@@ -158,5 +164,6 @@ func (j *job) fill(report *control.Report, s *session.Session) {
 	p := j.plan
 	report.PID, report.Sites = p.Identity.PID, p.Sites
 	report.PolicyDigest, report.Function, report.Process = p.PolicyDigest, p.Function, processText(&p.Identity)
+	report.Forked, report.ForkedSum = j.forked.PIDs, j.forked.Sum
 	report.BuildID, report.Fields = p.Identity.BuildID, fields(p)
 }

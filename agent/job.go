@@ -38,6 +38,8 @@ type job struct {
 	plan       *plan.Plan
 	holder     *privsep.Holder
 
+	forked privsep.Forked // as last reported
+
 	// Wall times for people, noted when they are first reported.
 	attachedAt, deadline, endedAt time.Time
 }

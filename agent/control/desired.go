@@ -8,15 +8,20 @@ import (
 
 	"github.com/keyhole-dev/keyhole/internal/grant"
 	"github.com/keyhole-dev/keyhole/internal/problem"
+	"github.com/keyhole-dev/keyhole/internal/wire"
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
 )
 
 func (l *Link) hello() *keyholev1.ConnectRequest {
 	n := l.config.Node
+	node := &keyholev1.Node{
+		Name: n.Name, Version: n.Version, Kernel: n.Kernel, Arch: n.Arch, Tier: n.Tier, Why: n.Why, ProgramDigest: n.ProgramDigest,
+	}
+	if n.Report != nil {
+		node.SelfTest, node.Findings = wire.ToSelfTest(&n.Report.SelfTest), wire.ToFindings(n.Report.Findings())
+	}
 	return &keyholev1.ConnectRequest{Message: &keyholev1.ConnectRequest_Hello{Hello: &keyholev1.Hello{
-		Node: &keyholev1.Node{
-			Name: n.Name, Version: n.Version, Kernel: n.Kernel, Arch: n.Arch, Tier: n.Tier, Why: n.Why, ProgramDigest: n.ProgramDigest,
-		},
+		Node:       node,
 		SessionIds: l.handler.Live(),
 		SpoolKey:   l.config.SpoolKey,
 	}}}

@@ -45,6 +45,9 @@ type Report struct {
 	Process      string
 	BuildID      string
 	Fields       []Field
+	// Forked are children of the target that have inherited its breakpoints and live, ForkedSum how many were ever seen.
+	Forked    []int
+	ForkedSum int
 }
 
 // A Copy is an event with the IDs of its span, empty if there is none.
@@ -101,7 +104,10 @@ func toSession(node string, r *Report) *keyholev1.Session {
 		Attached: wire.ToTime(r.AttachedAt), Deadline: wire.ToTime(r.Deadline), Ended: wire.ToTime(r.EndedAt),
 		HolderPid: int32(r.HolderPID), Sites: toSites(r.PID, r.Sites), Summary: wire.ToSummary(r.Counts, r.EndedBy),
 		PlanDigest: r.PlanDigest, PolicyDigest: r.PolicyDigest, Function: r.Function, Process: r.Process, BuildId: r.BuildID,
-		Fields: toFields(r.Fields),
+		Fields: toFields(r.Fields), ForkedSum: int32(r.ForkedSum),
+	}
+	for _, pid := range r.Forked {
+		s.ForkedChildren = append(s.ForkedChildren, int32(pid))
 	}
 	if r.Problem != nil {
 		s.Error, s.ErrorCode, s.Candidates = r.Problem.Message, r.Problem.Code, r.Problem.Candidates

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	landlock "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 
 	"github.com/keyhole-dev/keyhole/internal/doctor"
@@ -25,6 +26,9 @@ func Gather() doctor.Facts {
 		f.Kernel = unix.ByteSliceToString(host.Release[:])
 	}
 	f.Arch = runtime.GOARCH
+	if version, err := landlock.LandlockGetABIVersion(); err == nil {
+		f.Landlock = version
+	}
 	f.Capabilities = capabilities()
 	return f
 }
@@ -61,7 +65,6 @@ func gather(root string) doctor.Facts {
 		UnprivilegedBPFDisabled: number("proc/sys/kernel/unprivileged_bpf_disabled"),
 		Kprobes:                 exists("sys/bus/event_source/devices/kprobe"),
 		Seccomp:                 exists("proc/sys/kernel/seccomp"),
-		Landlock:                strings.Contains(","+read("sys/kernel/security/lsm")+",", ",landlock,"),
 	}
 	mounts(read("proc/self/mounts"), &f)
 	return f

@@ -333,7 +333,7 @@ func (t *test) nop(i int) (corrupt uint64, err error) {
 	defer s.socket.Close()
 	attachment, err := t.program.AttachTo(t.exe, s.identity.PID, []uint64{s.sites[i+1].FileOffset}, false)
 	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, errNotSupported) {
-		return 0, errors.New("the kernel takes no probe on it")
+		return 0, errors.New("the kernel takes no probe on one")
 	}
 	if err != nil {
 		return 0, err

@@ -43,6 +43,7 @@ keeps. Telemetry is exported as the standard OTEL_* variables say, and nowhere w
 			return privsep.BecomeMonitor(options)
 		},
 	}
+	cmd.AddCommand(doctorCommand())
 	f := cmd.Flags()
 	f.StringVar(&c.ControlPlane, "control-plane", "", "address of the control plane, HOST:PORT")
 	f.StringVar(&c.Node, "node", "", "this node's name, as its certificate says it")

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding/json"
 	"io"
 	"os/exec"
 	"path/filepath"
@@ -10,7 +11,16 @@ import (
 	"testing"
 
 	"github.com/keyhole-dev/keyhole/agent"
+	"github.com/keyhole-dev/keyhole/agent/privsep"
+	"github.com/keyhole-dev/keyhole/internal/doctor"
+	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
+
+// TestMain is also every process that the examination of a node starts.
+func TestMain(m *testing.M) {
+	privsep.Main(privsep.Roles{})
+	testkit.MainAlone(m)
+}
 
 func TestFlags(t *testing.T) {
 	for _, c := range []struct{ name, args, want string }{
@@ -53,5 +63,33 @@ func TestNodeRunsNoControlPlane(t *testing.T) {
 		if strings.Contains(string(out), foreign) {
 			t.Errorf("keyhole-agent links %s", foreign)
 		}
+	}
+}
+
+// TestDoctor examines this machine, for people and for programs.
+func TestDoctor(t *testing.T) {
+	testkit.RequireRoot(t)
+	run := func(args ...string) string {
+		var out strings.Builder
+		cmd := command()
+		cmd.SetArgs(append([]string{"doctor"}, args...))
+		cmd.SetOut(&out)
+		if err := cmd.ExecuteContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	if text := run(); !strings.Contains(text, "this node takes sessions") || !strings.Contains(text, "a hit takes") {
+		t.Errorf("for people:\n%s", text)
+	}
+	var report struct {
+		doctor.Report
+		Findings []doctor.Finding `json:"findings"`
+	}
+	if err := json.Unmarshal([]byte(run("-o", "json")), &report); err != nil {
+		t.Fatal(err)
+	}
+	if report.SelfTest.Trap <= 0 || len(report.Findings) < 10 || !report.Facts.BTF {
+		t.Errorf("for programs: %+v", report)
 	}
 }

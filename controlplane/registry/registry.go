@@ -343,6 +343,7 @@ func (r *Registry) Report(ctx context.Context, nodeName string, m *keyholev1.Ses
 // closes a session of the one before it knows only that it is over; and what was granted is not the node's to say.
 func amend(known, report *keyholev1.Session) *keyholev1.Session {
 	next := proto.CloneOf(known)
+	next.ForkedChildren = nil // those that live
 	if len(report.GetSites()) > 0 {
 		next.Sites = nil
 	}

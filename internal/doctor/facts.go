@@ -27,7 +27,7 @@ type Facts struct {
 	Cgroup1  bool   `json:"cgroup1"` // a memory controller of version 1
 	Kprobes  bool   `json:"kprobes"` // the kernel lets programs be put on its own functions
 	Seccomp  bool   `json:"seccomp"`
-	Landlock bool   `json:"landlock"`
+	Landlock int    `json:"landlock"` // the version by which the kernel bounds the files of a process; 0: none
 }
 
 // Unknown is a number that could not be read.

@@ -439,31 +439,33 @@ func (x *Limits) GetBudget() uint32 {
 }
 
 type Session struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Spec          *Spec                  `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	Requester     string                 `protobuf:"bytes,3,opt,name=requester,proto3" json:"requester,omitempty"`
-	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
-	State         SessionState           `protobuf:"varint,5,opt,name=state,proto3,enum=keyhole.v1.SessionState" json:"state,omitempty"`
-	Created       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created,proto3" json:"created,omitempty"`
-	Attached      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=attached,proto3" json:"attached,omitempty"`
-	Deadline      *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=deadline,proto3" json:"deadline,omitempty"` // the node's, translated to wall time for people
-	Ended         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=ended,proto3" json:"ended,omitempty"`
-	HolderPid     int32                  `protobuf:"varint,10,opt,name=holder_pid,json=holderPid,proto3" json:"holder_pid,omitempty"`
-	Sites         []*Site                `protobuf:"bytes,11,rep,name=sites,proto3" json:"sites,omitempty"`
-	Summary       *Summary               `protobuf:"bytes,12,opt,name=summary,proto3" json:"summary,omitempty"`                      // present counts, final when ended
-	Error         string                 `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`                          // why it was not attached, or what went wrong
-	ErrorCode     string                 `protobuf:"bytes,14,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"` // a gRPC code's name, such as NOT_FOUND, when error is set
-	PlanDigest    string                 `protobuf:"bytes,15,opt,name=plan_digest,json=planDigest,proto3" json:"plan_digest,omitempty"`
-	PolicyDigest  string                 `protobuf:"bytes,16,opt,name=policy_digest,json=policyDigest,proto3" json:"policy_digest,omitempty"`
-	Function      string                 `protobuf:"bytes,17,opt,name=function,proto3" json:"function,omitempty"` // as resolved
-	Process       string                 `protobuf:"bytes,18,opt,name=process,proto3" json:"process,omitempty"`   // comm[pid]
-	Fields        []*Field               `protobuf:"bytes,19,rep,name=fields,proto3" json:"fields,omitempty"`
-	Revision      int64                  `protobuf:"varint,20,opt,name=revision,proto3" json:"revision,omitempty"`
-	Candidates    []string               `protobuf:"bytes,21,rep,name=candidates,proto3" json:"candidates,omitempty"`          // what the requester may have meant, when error is set
-	BuildId       string                 `protobuf:"bytes,22,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"` // of the executable
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Spec           *Spec                  `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Requester      string                 `protobuf:"bytes,3,opt,name=requester,proto3" json:"requester,omitempty"`
+	Node           string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	State          SessionState           `protobuf:"varint,5,opt,name=state,proto3,enum=keyhole.v1.SessionState" json:"state,omitempty"`
+	Created        *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created,proto3" json:"created,omitempty"`
+	Attached       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=attached,proto3" json:"attached,omitempty"`
+	Deadline       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=deadline,proto3" json:"deadline,omitempty"` // the node's, translated to wall time for people
+	Ended          *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=ended,proto3" json:"ended,omitempty"`
+	HolderPid      int32                  `protobuf:"varint,10,opt,name=holder_pid,json=holderPid,proto3" json:"holder_pid,omitempty"`
+	Sites          []*Site                `protobuf:"bytes,11,rep,name=sites,proto3" json:"sites,omitempty"`
+	Summary        *Summary               `protobuf:"bytes,12,opt,name=summary,proto3" json:"summary,omitempty"`                      // present counts, final when ended
+	Error          string                 `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`                          // why it was not attached, or what went wrong
+	ErrorCode      string                 `protobuf:"bytes,14,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"` // a gRPC code's name, such as NOT_FOUND, when error is set
+	PlanDigest     string                 `protobuf:"bytes,15,opt,name=plan_digest,json=planDigest,proto3" json:"plan_digest,omitempty"`
+	PolicyDigest   string                 `protobuf:"bytes,16,opt,name=policy_digest,json=policyDigest,proto3" json:"policy_digest,omitempty"`
+	Function       string                 `protobuf:"bytes,17,opt,name=function,proto3" json:"function,omitempty"` // as resolved
+	Process        string                 `protobuf:"bytes,18,opt,name=process,proto3" json:"process,omitempty"`   // comm[pid]
+	Fields         []*Field               `protobuf:"bytes,19,rep,name=fields,proto3" json:"fields,omitempty"`
+	Revision       int64                  `protobuf:"varint,20,opt,name=revision,proto3" json:"revision,omitempty"`
+	Candidates     []string               `protobuf:"bytes,21,rep,name=candidates,proto3" json:"candidates,omitempty"`                                       // what the requester may have meant, when error is set
+	BuildId        string                 `protobuf:"bytes,22,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"`                              // of the executable
+	ForkedChildren []int32                `protobuf:"varint,40,rep,packed,name=forked_children,json=forkedChildren,proto3" json:"forked_children,omitempty"` // that live and have inherited a breakpoint, at most 16 of them
+	ForkedSum      int32                  `protobuf:"varint,41,opt,name=forked_sum,json=forkedSum,proto3" json:"forked_sum,omitempty"`                       // such children that were ever seen
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Session) Reset() {
@@ -648,6 +650,20 @@ func (x *Session) GetBuildId() string {
 		return x.BuildId
 	}
 	return ""
+}
+
+func (x *Session) GetForkedChildren() []int32 {
+	if x != nil {
+		return x.ForkedChildren
+	}
+	return nil
+}
+
+func (x *Session) GetForkedSum() int32 {
+	if x != nil {
+		return x.ForkedSum
+	}
+	return 0
 }
 
 // Site is one attach point in one process.
@@ -2588,6 +2604,8 @@ type Node struct {
 	Why           string                 `protobuf:"bytes,8,opt,name=why,proto3" json:"why,omitempty"`   // what is missing
 	Sessions      uint32                 `protobuf:"varint,9,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	ProgramDigest string                 `protobuf:"bytes,10,opt,name=program_digest,json=programDigest,proto3" json:"program_digest,omitempty"`
+	SelfTest      *SelfTest              `protobuf:"bytes,11,opt,name=self_test,json=selfTest,proto3" json:"self_test,omitempty"`
+	Findings      []*Finding             `protobuf:"bytes,12,rep,name=findings,proto3" json:"findings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2692,6 +2710,218 @@ func (x *Node) GetProgramDigest() string {
 	return ""
 }
 
+func (x *Node) GetSelfTest() *SelfTest {
+	if x != nil {
+		return x.SelfTest
+	}
+	return nil
+}
+
+func (x *Node) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+// SelfTest is what came of attaching to processes of the node's own.
+type SelfTest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TrapNs        uint64                 `protobuf:"varint,1,opt,name=trap_ns,json=trapNs,proto3" json:"trap_ns,omitempty"` // what a hit takes from its process, beside what the probe reads
+	Hits          uint32                 `protobuf:"varint,2,opt,name=hits,proto3" json:"hits,omitempty"`                   // the figure was measured with
+	TookNs        uint64                 `protobuf:"varint,3,opt,name=took_ns,json=tookNs,proto3" json:"took_ns,omitempty"`
+	Checks        []*Check               `protobuf:"bytes,4,rep,name=checks,proto3" json:"checks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelfTest) Reset() {
+	*x = SelfTest{}
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelfTest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelfTest) ProtoMessage() {}
+
+func (x *SelfTest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelfTest.ProtoReflect.Descriptor instead.
+func (*SelfTest) Descriptor() ([]byte, []int) {
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *SelfTest) GetTrapNs() uint64 {
+	if x != nil {
+		return x.TrapNs
+	}
+	return 0
+}
+
+func (x *SelfTest) GetHits() uint32 {
+	if x != nil {
+		return x.Hits
+	}
+	return 0
+}
+
+func (x *SelfTest) GetTookNs() uint64 {
+	if x != nil {
+		return x.TookNs
+	}
+	return 0
+}
+
+func (x *SelfTest) GetChecks() []*Check {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+type Check struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Outcome       string                 `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"` // pass, unsafe, fail
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`       // what was seen
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Check) Reset() {
+	*x = Check{}
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Check) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Check) ProtoMessage() {}
+
+func (x *Check) ProtoReflect() protoreflect.Message {
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Check.ProtoReflect.Descriptor instead.
+func (*Check) Descriptor() ([]byte, []int) {
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Check) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Check) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *Check) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// Finding is one sentence about a node, and what would change it.
+type Finding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // good, limited, missing, fact
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	Advice        string                 `protobuf:"bytes,4,opt,name=advice,proto3" json:"advice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Finding) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Finding) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Finding) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Finding) GetAdvice() string {
+	if x != nil {
+		return x.Advice
+	}
+	return ""
+}
+
 // ConnectRequest is what an agent says.
 type ConnectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2709,7 +2939,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[31]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2721,7 +2951,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[31]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2734,7 +2964,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{31}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ConnectRequest) GetMessage() isConnectRequest_Message {
@@ -2834,7 +3064,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[32]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +3076,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[32]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2859,7 +3089,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{32}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Hello) GetNode() *Node {
@@ -2893,7 +3123,7 @@ type SessionReport struct {
 
 func (x *SessionReport) Reset() {
 	*x = SessionReport{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[33]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2905,7 +3135,7 @@ func (x *SessionReport) String() string {
 func (*SessionReport) ProtoMessage() {}
 
 func (x *SessionReport) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[33]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2918,7 +3148,7 @@ func (x *SessionReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionReport.ProtoReflect.Descriptor instead.
 func (*SessionReport) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{33}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SessionReport) GetSession() *Session {
@@ -2937,7 +3167,7 @@ type EventBatch struct {
 
 func (x *EventBatch) Reset() {
 	*x = EventBatch{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[34]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2949,7 +3179,7 @@ func (x *EventBatch) String() string {
 func (*EventBatch) ProtoMessage() {}
 
 func (x *EventBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[34]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2962,7 +3192,7 @@ func (x *EventBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventBatch.ProtoReflect.Descriptor instead.
 func (*EventBatch) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{34}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *EventBatch) GetEvents() []*Event {
@@ -2982,7 +3212,7 @@ type SpoolBatch struct {
 
 func (x *SpoolBatch) Reset() {
 	*x = SpoolBatch{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[35]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2994,7 +3224,7 @@ func (x *SpoolBatch) String() string {
 func (*SpoolBatch) ProtoMessage() {}
 
 func (x *SpoolBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[35]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3007,7 +3237,7 @@ func (x *SpoolBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpoolBatch.ProtoReflect.Descriptor instead.
 func (*SpoolBatch) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{35}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SpoolBatch) GetRecords() [][]byte {
@@ -3032,7 +3262,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[36]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3044,7 +3274,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[36]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3057,7 +3287,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{36}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Answer) GetQuestionId() string {
@@ -3135,7 +3365,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[37]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3147,7 +3377,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[37]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3160,7 +3390,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{37}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Problem) GetCode() string {
@@ -3199,7 +3429,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[38]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3441,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[38]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3454,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{38}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -3294,7 +3524,7 @@ type DesiredSet struct {
 
 func (x *DesiredSet) Reset() {
 	*x = DesiredSet{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[39]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3306,7 +3536,7 @@ func (x *DesiredSet) String() string {
 func (*DesiredSet) ProtoMessage() {}
 
 func (x *DesiredSet) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[39]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3319,7 +3549,7 @@ func (x *DesiredSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredSet.ProtoReflect.Descriptor instead.
 func (*DesiredSet) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{39}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DesiredSet) GetRevision() int64 {
@@ -3350,7 +3580,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[40]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3362,7 +3592,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[40]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3375,7 +3605,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{40}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Grant) GetSessionId() string {
@@ -3428,7 +3658,7 @@ type Question struct {
 
 func (x *Question) Reset() {
 	*x = Question{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[41]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3440,7 +3670,7 @@ func (x *Question) String() string {
 func (*Question) ProtoMessage() {}
 
 func (x *Question) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[41]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3453,7 +3683,7 @@ func (x *Question) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Question.ProtoReflect.Descriptor instead.
 func (*Question) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{41}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Question) GetId() string {
@@ -3520,7 +3750,7 @@ type SpoolReceipt struct {
 
 func (x *SpoolReceipt) Reset() {
 	*x = SpoolReceipt{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[42]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3532,7 +3762,7 @@ func (x *SpoolReceipt) String() string {
 func (*SpoolReceipt) ProtoMessage() {}
 
 func (x *SpoolReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[42]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3545,7 +3775,7 @@ func (x *SpoolReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpoolReceipt.ProtoReflect.Descriptor instead.
 func (*SpoolReceipt) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{42}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SpoolReceipt) GetRecords() uint64 {
@@ -3566,7 +3796,7 @@ type ListRecordsRequest struct {
 
 func (x *ListRecordsRequest) Reset() {
 	*x = ListRecordsRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[43]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3578,7 +3808,7 @@ func (x *ListRecordsRequest) String() string {
 func (*ListRecordsRequest) ProtoMessage() {}
 
 func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[43]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3591,7 +3821,7 @@ func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ListRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{43}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListRecordsRequest) GetStart() uint64 {
@@ -3625,7 +3855,7 @@ type ListRecordsResponse struct {
 
 func (x *ListRecordsResponse) Reset() {
 	*x = ListRecordsResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[44]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3637,7 +3867,7 @@ func (x *ListRecordsResponse) String() string {
 func (*ListRecordsResponse) ProtoMessage() {}
 
 func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[44]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3650,7 +3880,7 @@ func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsResponse.ProtoReflect.Descriptor instead.
 func (*ListRecordsResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{44}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListRecordsResponse) GetRecords() []*AuditRecord {
@@ -3678,7 +3908,7 @@ type AuditRecord struct {
 
 func (x *AuditRecord) Reset() {
 	*x = AuditRecord{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[45]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3690,7 +3920,7 @@ func (x *AuditRecord) String() string {
 func (*AuditRecord) ProtoMessage() {}
 
 func (x *AuditRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[45]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3703,7 +3933,7 @@ func (x *AuditRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
 func (*AuditRecord) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{45}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *AuditRecord) GetIndex() uint64 {
@@ -3729,7 +3959,7 @@ type ProveRecordRequest struct {
 
 func (x *ProveRecordRequest) Reset() {
 	*x = ProveRecordRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[46]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3741,7 +3971,7 @@ func (x *ProveRecordRequest) String() string {
 func (*ProveRecordRequest) ProtoMessage() {}
 
 func (x *ProveRecordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[46]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3754,7 +3984,7 @@ func (x *ProveRecordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveRecordRequest.ProtoReflect.Descriptor instead.
 func (*ProveRecordRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{46}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ProveRecordRequest) GetIndex() uint64 {
@@ -3775,7 +4005,7 @@ type ProveRecordResponse struct {
 
 func (x *ProveRecordResponse) Reset() {
 	*x = ProveRecordResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[47]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3787,7 +4017,7 @@ func (x *ProveRecordResponse) String() string {
 func (*ProveRecordResponse) ProtoMessage() {}
 
 func (x *ProveRecordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[47]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3800,7 +4030,7 @@ func (x *ProveRecordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveRecordResponse.ProtoReflect.Descriptor instead.
 func (*ProveRecordResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{47}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ProveRecordResponse) GetRecord() *AuditRecord {
@@ -3832,7 +4062,7 @@ type GetCheckpointRequest struct {
 
 func (x *GetCheckpointRequest) Reset() {
 	*x = GetCheckpointRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[48]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3844,7 +4074,7 @@ func (x *GetCheckpointRequest) String() string {
 func (*GetCheckpointRequest) ProtoMessage() {}
 
 func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[48]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3857,7 +4087,7 @@ func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{48}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{51}
 }
 
 type GetCheckpointResponse struct {
@@ -3869,7 +4099,7 @@ type GetCheckpointResponse struct {
 
 func (x *GetCheckpointResponse) Reset() {
 	*x = GetCheckpointResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[49]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3881,7 +4111,7 @@ func (x *GetCheckpointResponse) String() string {
 func (*GetCheckpointResponse) ProtoMessage() {}
 
 func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[49]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3894,7 +4124,7 @@ func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*GetCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{49}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetCheckpointResponse) GetCheckpoint() []byte {
@@ -3942,7 +4172,7 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\tmax_bytes\x18\x05 \x01(\x04B\v\xbaH\b2\x06\x18\x80\x80\x80\x80\x04R\bmaxBytes\x12)\n" +
 	"\vvalue_bytes\x18\x06 \x01(\rB\b\xbaH\x05*\x03\x18\x80 R\n" +
 	"valueBytes\x12!\n" +
-	"\x06budget\x18\a \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x06budget\"\xa2\x06\n" +
+	"\x06budget\x18\a \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x06budget\"\xf4\x06\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x04spec\x18\x02 \x01(\v2\x10.keyhole.v1.SpecR\x04spec\x12\x1c\n" +
@@ -3971,7 +4201,10 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\n" +
 	"candidates\x18\x15 \x03(\tR\n" +
 	"candidates\x12\x19\n" +
-	"\bbuild_id\x18\x16 \x01(\tR\abuildId\"\x97\x01\n" +
+	"\bbuild_id\x18\x16 \x01(\tR\abuildId\x121\n" +
+	"\x0fforked_children\x18( \x03(\x05B\b\xbaH\x05\x92\x01\x02\x10@R\x0eforkedChildren\x12\x1d\n" +
+	"\n" +
+	"forked_sum\x18) \x01(\x05R\tforkedSum\"\x97\x01\n" +
 	"\x04Site\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\x04R\aaddress\x12\x1f\n" +
@@ -4146,7 +4379,7 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\x04type\x18\x02 \x01(\tR\x04type\"\x12\n" +
 	"\x10ListNodesRequest\";\n" +
 	"\x11ListNodesResponse\x12&\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x10.keyhole.v1.NodeR\x05nodes\"\xa0\x02\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x10.keyhole.v1.NodeR\x05nodes\"\x8e\x03\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x127\n" +
@@ -4158,7 +4391,23 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\x03why\x18\b \x01(\tR\x03why\x12\x1a\n" +
 	"\bsessions\x18\t \x01(\rR\bsessions\x12%\n" +
 	"\x0eprogram_digest\x18\n" +
-	" \x01(\tR\rprogramDigest\"\x92\x02\n" +
+	" \x01(\tR\rprogramDigest\x121\n" +
+	"\tself_test\x18\v \x01(\v2\x14.keyhole.v1.SelfTestR\bselfTest\x129\n" +
+	"\bfindings\x18\f \x03(\v2\x13.keyhole.v1.FindingB\b\xbaH\x05\x92\x01\x02\x10@R\bfindings\"\x85\x01\n" +
+	"\bSelfTest\x12\x17\n" +
+	"\atrap_ns\x18\x01 \x01(\x04R\x06trapNs\x12\x12\n" +
+	"\x04hits\x18\x02 \x01(\rR\x04hits\x12\x17\n" +
+	"\atook_ns\x18\x03 \x01(\x04R\x06tookNs\x123\n" +
+	"\x06checks\x18\x04 \x03(\v2\x11.keyhole.v1.CheckB\b\xbaH\x05\x92\x01\x02\x10@R\x06checks\"e\n" +
+	"\x05Check\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\x04name\x12!\n" +
+	"\aoutcome\x18\x02 \x01(\tB\a\xbaH\x04r\x02(@R\aoutcome\x12\x1c\n" +
+	"\x04text\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x04text\"\x8c\x01\n" +
+	"\aFinding\x12\"\n" +
+	"\asubject\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\asubject\x12\x1d\n" +
+	"\x05state\x18\x02 \x01(\tB\a\xbaH\x04r\x02(@R\x05state\x12\x1c\n" +
+	"\x04text\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x04text\x12 \n" +
+	"\x06advice\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x06advice\"\x92\x02\n" +
 	"\x0eConnectRequest\x12)\n" +
 	"\x05hello\x18\x01 \x01(\v2\x11.keyhole.v1.HelloH\x00R\x05hello\x123\n" +
 	"\x06report\x18\x02 \x01(\v2\x19.keyhole.v1.SessionReportH\x00R\x06report\x120\n" +
@@ -4278,7 +4527,7 @@ func file_keyhole_v1_keyhole_proto_rawDescGZIP() []byte {
 }
 
 var file_keyhole_v1_keyhole_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyhole_v1_keyhole_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_keyhole_v1_keyhole_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_keyhole_v1_keyhole_proto_goTypes = []any{
 	(SessionState)(0),             // 0: keyhole.v1.SessionState
 	(*Spec)(nil),                  // 1: keyhole.v1.Spec
@@ -4312,50 +4561,53 @@ var file_keyhole_v1_keyhole_proto_goTypes = []any{
 	(*ListNodesRequest)(nil),      // 29: keyhole.v1.ListNodesRequest
 	(*ListNodesResponse)(nil),     // 30: keyhole.v1.ListNodesResponse
 	(*Node)(nil),                  // 31: keyhole.v1.Node
-	(*ConnectRequest)(nil),        // 32: keyhole.v1.ConnectRequest
-	(*Hello)(nil),                 // 33: keyhole.v1.Hello
-	(*SessionReport)(nil),         // 34: keyhole.v1.SessionReport
-	(*EventBatch)(nil),            // 35: keyhole.v1.EventBatch
-	(*SpoolBatch)(nil),            // 36: keyhole.v1.SpoolBatch
-	(*Answer)(nil),                // 37: keyhole.v1.Answer
-	(*Problem)(nil),               // 38: keyhole.v1.Problem
-	(*ConnectResponse)(nil),       // 39: keyhole.v1.ConnectResponse
-	(*DesiredSet)(nil),            // 40: keyhole.v1.DesiredSet
-	(*Grant)(nil),                 // 41: keyhole.v1.Grant
-	(*Question)(nil),              // 42: keyhole.v1.Question
-	(*SpoolReceipt)(nil),          // 43: keyhole.v1.SpoolReceipt
-	(*ListRecordsRequest)(nil),    // 44: keyhole.v1.ListRecordsRequest
-	(*ListRecordsResponse)(nil),   // 45: keyhole.v1.ListRecordsResponse
-	(*AuditRecord)(nil),           // 46: keyhole.v1.AuditRecord
-	(*ProveRecordRequest)(nil),    // 47: keyhole.v1.ProveRecordRequest
-	(*ProveRecordResponse)(nil),   // 48: keyhole.v1.ProveRecordResponse
-	(*GetCheckpointRequest)(nil),  // 49: keyhole.v1.GetCheckpointRequest
-	(*GetCheckpointResponse)(nil), // 50: keyhole.v1.GetCheckpointResponse
-	nil,                           // 51: keyhole.v1.Summary.UnpairedReasonsEntry
-	(*durationpb.Duration)(nil),   // 52: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(*SelfTest)(nil),              // 32: keyhole.v1.SelfTest
+	(*Check)(nil),                 // 33: keyhole.v1.Check
+	(*Finding)(nil),               // 34: keyhole.v1.Finding
+	(*ConnectRequest)(nil),        // 35: keyhole.v1.ConnectRequest
+	(*Hello)(nil),                 // 36: keyhole.v1.Hello
+	(*SessionReport)(nil),         // 37: keyhole.v1.SessionReport
+	(*EventBatch)(nil),            // 38: keyhole.v1.EventBatch
+	(*SpoolBatch)(nil),            // 39: keyhole.v1.SpoolBatch
+	(*Answer)(nil),                // 40: keyhole.v1.Answer
+	(*Problem)(nil),               // 41: keyhole.v1.Problem
+	(*ConnectResponse)(nil),       // 42: keyhole.v1.ConnectResponse
+	(*DesiredSet)(nil),            // 43: keyhole.v1.DesiredSet
+	(*Grant)(nil),                 // 44: keyhole.v1.Grant
+	(*Question)(nil),              // 45: keyhole.v1.Question
+	(*SpoolReceipt)(nil),          // 46: keyhole.v1.SpoolReceipt
+	(*ListRecordsRequest)(nil),    // 47: keyhole.v1.ListRecordsRequest
+	(*ListRecordsResponse)(nil),   // 48: keyhole.v1.ListRecordsResponse
+	(*AuditRecord)(nil),           // 49: keyhole.v1.AuditRecord
+	(*ProveRecordRequest)(nil),    // 50: keyhole.v1.ProveRecordRequest
+	(*ProveRecordResponse)(nil),   // 51: keyhole.v1.ProveRecordResponse
+	(*GetCheckpointRequest)(nil),  // 52: keyhole.v1.GetCheckpointRequest
+	(*GetCheckpointResponse)(nil), // 53: keyhole.v1.GetCheckpointResponse
+	nil,                           // 54: keyhole.v1.Summary.UnpairedReasonsEntry
+	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
 }
 var file_keyhole_v1_keyhole_proto_depIdxs = []int32{
 	2,  // 0: keyhole.v1.Spec.target:type_name -> keyhole.v1.Selector
 	3,  // 1: keyhole.v1.Spec.redact:type_name -> keyhole.v1.Redaction
 	4,  // 2: keyhole.v1.Spec.limits:type_name -> keyhole.v1.Limits
-	52, // 3: keyhole.v1.Spec.slower_than:type_name -> google.protobuf.Duration
-	52, // 4: keyhole.v1.Limits.ttl:type_name -> google.protobuf.Duration
+	55, // 3: keyhole.v1.Spec.slower_than:type_name -> google.protobuf.Duration
+	55, // 4: keyhole.v1.Limits.ttl:type_name -> google.protobuf.Duration
 	1,  // 5: keyhole.v1.Session.spec:type_name -> keyhole.v1.Spec
 	0,  // 6: keyhole.v1.Session.state:type_name -> keyhole.v1.SessionState
-	53, // 7: keyhole.v1.Session.created:type_name -> google.protobuf.Timestamp
-	53, // 8: keyhole.v1.Session.attached:type_name -> google.protobuf.Timestamp
-	53, // 9: keyhole.v1.Session.deadline:type_name -> google.protobuf.Timestamp
-	53, // 10: keyhole.v1.Session.ended:type_name -> google.protobuf.Timestamp
+	56, // 7: keyhole.v1.Session.created:type_name -> google.protobuf.Timestamp
+	56, // 8: keyhole.v1.Session.attached:type_name -> google.protobuf.Timestamp
+	56, // 9: keyhole.v1.Session.deadline:type_name -> google.protobuf.Timestamp
+	56, // 10: keyhole.v1.Session.ended:type_name -> google.protobuf.Timestamp
 	6,  // 11: keyhole.v1.Session.sites:type_name -> keyhole.v1.Site
 	12, // 12: keyhole.v1.Session.summary:type_name -> keyhole.v1.Summary
 	7,  // 13: keyhole.v1.Session.fields:type_name -> keyhole.v1.Field
-	53, // 14: keyhole.v1.Event.time:type_name -> google.protobuf.Timestamp
+	56, // 14: keyhole.v1.Event.time:type_name -> google.protobuf.Timestamp
 	9,  // 15: keyhole.v1.Event.process:type_name -> keyhole.v1.Process
 	10, // 16: keyhole.v1.Event.arguments:type_name -> keyhole.v1.Value
 	10, // 17: keyhole.v1.Event.results:type_name -> keyhole.v1.Value
 	11, // 18: keyhole.v1.Value.redaction:type_name -> keyhole.v1.RedactionApplied
-	51, // 19: keyhole.v1.Summary.unpaired_reasons:type_name -> keyhole.v1.Summary.UnpairedReasonsEntry
+	54, // 19: keyhole.v1.Summary.unpaired_reasons:type_name -> keyhole.v1.Summary.UnpairedReasonsEntry
 	1,  // 20: keyhole.v1.CreateSessionRequest.spec:type_name -> keyhole.v1.Spec
 	5,  // 21: keyhole.v1.CreateSessionResponse.session:type_name -> keyhole.v1.Session
 	5,  // 22: keyhole.v1.WatchSessionResponse.session:type_name -> keyhole.v1.Session
@@ -4372,55 +4624,58 @@ var file_keyhole_v1_keyhole_proto_depIdxs = []int32{
 	27, // 33: keyhole.v1.ListFunctionsResponse.functions:type_name -> keyhole.v1.FunctionInfo
 	28, // 34: keyhole.v1.FunctionInfo.parameters:type_name -> keyhole.v1.Parameter
 	31, // 35: keyhole.v1.ListNodesResponse.nodes:type_name -> keyhole.v1.Node
-	53, // 36: keyhole.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	33, // 37: keyhole.v1.ConnectRequest.hello:type_name -> keyhole.v1.Hello
-	34, // 38: keyhole.v1.ConnectRequest.report:type_name -> keyhole.v1.SessionReport
-	35, // 39: keyhole.v1.ConnectRequest.events:type_name -> keyhole.v1.EventBatch
-	37, // 40: keyhole.v1.ConnectRequest.answer:type_name -> keyhole.v1.Answer
-	36, // 41: keyhole.v1.ConnectRequest.spool:type_name -> keyhole.v1.SpoolBatch
-	31, // 42: keyhole.v1.Hello.node:type_name -> keyhole.v1.Node
-	5,  // 43: keyhole.v1.SessionReport.session:type_name -> keyhole.v1.Session
-	8,  // 44: keyhole.v1.EventBatch.events:type_name -> keyhole.v1.Event
-	24, // 45: keyhole.v1.Answer.explain:type_name -> keyhole.v1.ExplainResponse
-	26, // 46: keyhole.v1.Answer.functions:type_name -> keyhole.v1.ListFunctionsResponse
-	38, // 47: keyhole.v1.Answer.problem:type_name -> keyhole.v1.Problem
-	40, // 48: keyhole.v1.ConnectResponse.desired:type_name -> keyhole.v1.DesiredSet
-	42, // 49: keyhole.v1.ConnectResponse.question:type_name -> keyhole.v1.Question
-	43, // 50: keyhole.v1.ConnectResponse.spool_receipt:type_name -> keyhole.v1.SpoolReceipt
-	41, // 51: keyhole.v1.DesiredSet.grants:type_name -> keyhole.v1.Grant
-	1,  // 52: keyhole.v1.Question.explain:type_name -> keyhole.v1.Spec
-	25, // 53: keyhole.v1.Question.functions:type_name -> keyhole.v1.ListFunctionsRequest
-	46, // 54: keyhole.v1.ListRecordsResponse.records:type_name -> keyhole.v1.AuditRecord
-	46, // 55: keyhole.v1.ProveRecordResponse.record:type_name -> keyhole.v1.AuditRecord
-	13, // 56: keyhole.v1.ProbeService.CreateSession:input_type -> keyhole.v1.CreateSessionRequest
-	15, // 57: keyhole.v1.ProbeService.WatchSession:input_type -> keyhole.v1.WatchSessionRequest
-	17, // 58: keyhole.v1.ProbeService.GetSession:input_type -> keyhole.v1.GetSessionRequest
-	19, // 59: keyhole.v1.ProbeService.ListSessions:input_type -> keyhole.v1.ListSessionsRequest
-	21, // 60: keyhole.v1.ProbeService.StopSession:input_type -> keyhole.v1.StopSessionRequest
-	23, // 61: keyhole.v1.ProbeService.Explain:input_type -> keyhole.v1.ExplainRequest
-	25, // 62: keyhole.v1.ProbeService.ListFunctions:input_type -> keyhole.v1.ListFunctionsRequest
-	29, // 63: keyhole.v1.ProbeService.ListNodes:input_type -> keyhole.v1.ListNodesRequest
-	32, // 64: keyhole.v1.AgentService.Connect:input_type -> keyhole.v1.ConnectRequest
-	44, // 65: keyhole.v1.AuditService.ListRecords:input_type -> keyhole.v1.ListRecordsRequest
-	47, // 66: keyhole.v1.AuditService.ProveRecord:input_type -> keyhole.v1.ProveRecordRequest
-	49, // 67: keyhole.v1.AuditService.GetCheckpoint:input_type -> keyhole.v1.GetCheckpointRequest
-	14, // 68: keyhole.v1.ProbeService.CreateSession:output_type -> keyhole.v1.CreateSessionResponse
-	16, // 69: keyhole.v1.ProbeService.WatchSession:output_type -> keyhole.v1.WatchSessionResponse
-	18, // 70: keyhole.v1.ProbeService.GetSession:output_type -> keyhole.v1.GetSessionResponse
-	20, // 71: keyhole.v1.ProbeService.ListSessions:output_type -> keyhole.v1.ListSessionsResponse
-	22, // 72: keyhole.v1.ProbeService.StopSession:output_type -> keyhole.v1.StopSessionResponse
-	24, // 73: keyhole.v1.ProbeService.Explain:output_type -> keyhole.v1.ExplainResponse
-	26, // 74: keyhole.v1.ProbeService.ListFunctions:output_type -> keyhole.v1.ListFunctionsResponse
-	30, // 75: keyhole.v1.ProbeService.ListNodes:output_type -> keyhole.v1.ListNodesResponse
-	39, // 76: keyhole.v1.AgentService.Connect:output_type -> keyhole.v1.ConnectResponse
-	45, // 77: keyhole.v1.AuditService.ListRecords:output_type -> keyhole.v1.ListRecordsResponse
-	48, // 78: keyhole.v1.AuditService.ProveRecord:output_type -> keyhole.v1.ProveRecordResponse
-	50, // 79: keyhole.v1.AuditService.GetCheckpoint:output_type -> keyhole.v1.GetCheckpointResponse
-	68, // [68:80] is the sub-list for method output_type
-	56, // [56:68] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	56, // 36: keyhole.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	32, // 37: keyhole.v1.Node.self_test:type_name -> keyhole.v1.SelfTest
+	34, // 38: keyhole.v1.Node.findings:type_name -> keyhole.v1.Finding
+	33, // 39: keyhole.v1.SelfTest.checks:type_name -> keyhole.v1.Check
+	36, // 40: keyhole.v1.ConnectRequest.hello:type_name -> keyhole.v1.Hello
+	37, // 41: keyhole.v1.ConnectRequest.report:type_name -> keyhole.v1.SessionReport
+	38, // 42: keyhole.v1.ConnectRequest.events:type_name -> keyhole.v1.EventBatch
+	40, // 43: keyhole.v1.ConnectRequest.answer:type_name -> keyhole.v1.Answer
+	39, // 44: keyhole.v1.ConnectRequest.spool:type_name -> keyhole.v1.SpoolBatch
+	31, // 45: keyhole.v1.Hello.node:type_name -> keyhole.v1.Node
+	5,  // 46: keyhole.v1.SessionReport.session:type_name -> keyhole.v1.Session
+	8,  // 47: keyhole.v1.EventBatch.events:type_name -> keyhole.v1.Event
+	24, // 48: keyhole.v1.Answer.explain:type_name -> keyhole.v1.ExplainResponse
+	26, // 49: keyhole.v1.Answer.functions:type_name -> keyhole.v1.ListFunctionsResponse
+	41, // 50: keyhole.v1.Answer.problem:type_name -> keyhole.v1.Problem
+	43, // 51: keyhole.v1.ConnectResponse.desired:type_name -> keyhole.v1.DesiredSet
+	45, // 52: keyhole.v1.ConnectResponse.question:type_name -> keyhole.v1.Question
+	46, // 53: keyhole.v1.ConnectResponse.spool_receipt:type_name -> keyhole.v1.SpoolReceipt
+	44, // 54: keyhole.v1.DesiredSet.grants:type_name -> keyhole.v1.Grant
+	1,  // 55: keyhole.v1.Question.explain:type_name -> keyhole.v1.Spec
+	25, // 56: keyhole.v1.Question.functions:type_name -> keyhole.v1.ListFunctionsRequest
+	49, // 57: keyhole.v1.ListRecordsResponse.records:type_name -> keyhole.v1.AuditRecord
+	49, // 58: keyhole.v1.ProveRecordResponse.record:type_name -> keyhole.v1.AuditRecord
+	13, // 59: keyhole.v1.ProbeService.CreateSession:input_type -> keyhole.v1.CreateSessionRequest
+	15, // 60: keyhole.v1.ProbeService.WatchSession:input_type -> keyhole.v1.WatchSessionRequest
+	17, // 61: keyhole.v1.ProbeService.GetSession:input_type -> keyhole.v1.GetSessionRequest
+	19, // 62: keyhole.v1.ProbeService.ListSessions:input_type -> keyhole.v1.ListSessionsRequest
+	21, // 63: keyhole.v1.ProbeService.StopSession:input_type -> keyhole.v1.StopSessionRequest
+	23, // 64: keyhole.v1.ProbeService.Explain:input_type -> keyhole.v1.ExplainRequest
+	25, // 65: keyhole.v1.ProbeService.ListFunctions:input_type -> keyhole.v1.ListFunctionsRequest
+	29, // 66: keyhole.v1.ProbeService.ListNodes:input_type -> keyhole.v1.ListNodesRequest
+	35, // 67: keyhole.v1.AgentService.Connect:input_type -> keyhole.v1.ConnectRequest
+	47, // 68: keyhole.v1.AuditService.ListRecords:input_type -> keyhole.v1.ListRecordsRequest
+	50, // 69: keyhole.v1.AuditService.ProveRecord:input_type -> keyhole.v1.ProveRecordRequest
+	52, // 70: keyhole.v1.AuditService.GetCheckpoint:input_type -> keyhole.v1.GetCheckpointRequest
+	14, // 71: keyhole.v1.ProbeService.CreateSession:output_type -> keyhole.v1.CreateSessionResponse
+	16, // 72: keyhole.v1.ProbeService.WatchSession:output_type -> keyhole.v1.WatchSessionResponse
+	18, // 73: keyhole.v1.ProbeService.GetSession:output_type -> keyhole.v1.GetSessionResponse
+	20, // 74: keyhole.v1.ProbeService.ListSessions:output_type -> keyhole.v1.ListSessionsResponse
+	22, // 75: keyhole.v1.ProbeService.StopSession:output_type -> keyhole.v1.StopSessionResponse
+	24, // 76: keyhole.v1.ProbeService.Explain:output_type -> keyhole.v1.ExplainResponse
+	26, // 77: keyhole.v1.ProbeService.ListFunctions:output_type -> keyhole.v1.ListFunctionsResponse
+	30, // 78: keyhole.v1.ProbeService.ListNodes:output_type -> keyhole.v1.ListNodesResponse
+	42, // 79: keyhole.v1.AgentService.Connect:output_type -> keyhole.v1.ConnectResponse
+	48, // 80: keyhole.v1.AuditService.ListRecords:output_type -> keyhole.v1.ListRecordsResponse
+	51, // 81: keyhole.v1.AuditService.ProveRecord:output_type -> keyhole.v1.ProveRecordResponse
+	53, // 82: keyhole.v1.AuditService.GetCheckpoint:output_type -> keyhole.v1.GetCheckpointResponse
+	71, // [71:83] is the sub-list for method output_type
+	59, // [59:71] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_keyhole_v1_keyhole_proto_init() }
@@ -4443,24 +4698,24 @@ func file_keyhole_v1_keyhole_proto_init() {
 		(*StopSessionRequest_All)(nil),
 		(*StopSessionRequest_Node)(nil),
 	}
-	file_keyhole_v1_keyhole_proto_msgTypes[31].OneofWrappers = []any{
+	file_keyhole_v1_keyhole_proto_msgTypes[34].OneofWrappers = []any{
 		(*ConnectRequest_Hello)(nil),
 		(*ConnectRequest_Report)(nil),
 		(*ConnectRequest_Events)(nil),
 		(*ConnectRequest_Answer)(nil),
 		(*ConnectRequest_Spool)(nil),
 	}
-	file_keyhole_v1_keyhole_proto_msgTypes[36].OneofWrappers = []any{
+	file_keyhole_v1_keyhole_proto_msgTypes[39].OneofWrappers = []any{
 		(*Answer_Explain)(nil),
 		(*Answer_Functions)(nil),
 		(*Answer_Problem)(nil),
 	}
-	file_keyhole_v1_keyhole_proto_msgTypes[38].OneofWrappers = []any{
+	file_keyhole_v1_keyhole_proto_msgTypes[41].OneofWrappers = []any{
 		(*ConnectResponse_Desired)(nil),
 		(*ConnectResponse_Question)(nil),
 		(*ConnectResponse_SpoolReceipt)(nil),
 	}
-	file_keyhole_v1_keyhole_proto_msgTypes[41].OneofWrappers = []any{
+	file_keyhole_v1_keyhole_proto_msgTypes[44].OneofWrappers = []any{
 		(*Question_Explain)(nil),
 		(*Question_Functions)(nil),
 	}
@@ -4470,7 +4725,7 @@ func file_keyhole_v1_keyhole_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyhole_v1_keyhole_proto_rawDesc), len(file_keyhole_v1_keyhole_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   51,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -129,6 +129,9 @@ func Session(s *keyholev1.Session, now time.Time) []table.Line {
 	if s.GetHolderPid() != 0 && s.GetEnded() == nil {
 		lines = append(lines, fact("holder", fmt.Sprintf("process %d; killing it detaches the session", s.GetHolderPid())))
 	}
+	if n := s.GetForkedSum(); n > 0 {
+		lines = append(lines, fact("children", forkedText(s.GetForkedChildren(), n)))
+	}
 	if s.GetSummary() != nil {
 		lines = append(lines, fact("calls", callsText(s.GetSummary())))
 		if cost := meanCost(s, s.GetSummary(), now); cost != "" {

@@ -239,6 +239,20 @@ func TestLists(t *testing.T) {
 	}, now))
 }
 
+func TestDoctor(t *testing.T) {
+	golden(t, "doctor", Doctor([]*keyholev1.Node{
+		{Name: "dev", Kernel: "6.18.44", Arch: "amd64", Version: "v0.1.0", Findings: []*keyholev1.Finding{
+			{Subject: "sessions", State: "good", Text: "this node takes sessions"},
+			{Subject: "BTF", State: "missing", Text: "the kernel does not describe its types", Advice: "another kernel"},
+			{Subject: "bpffs", State: "fact", Text: "not mounted"},
+		}},
+		{Name: "old", Kernel: "5.10.0", Arch: "arm64", Version: "v0.0.9"},
+	}))
+	forked := session()
+	forked.ForkedChildren, forked.ForkedSum = []int32{17, 18}, 5
+	golden(t, "forked", Session(forked, now))
+}
+
 func TestRecords(t *testing.T) {
 	list := []Entry{
 		{0, audit.Record{Kind: audit.Requested, Time: now, SessionID: "s-1", Actor: "spiffe://keyhole.dev/user/dev", Details: map[string]string{"reason": "INC-4211", "specDigest": "sha256:1"}}},
