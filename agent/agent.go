@@ -22,7 +22,7 @@ import (
 	"github.com/keyhole-dev/keyhole/agent/control"
 	"github.com/keyhole-dev/keyhole/agent/privsep"
 	"github.com/keyhole-dev/keyhole/agent/session"
-	"github.com/keyhole-dev/keyhole/audit"
+	spooled "github.com/keyhole-dev/keyhole/audit"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/keyfile"
 	"github.com/keyhole-dev/keyhole/internal/policy"
@@ -69,7 +69,7 @@ func Run(ctx context.Context, c Config, client *privsep.Client) error {
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
-	spool, err := audit.OpenSpool(filepath.Join(c.StateDir, "spool"), key, c.Node)
+	spool, err := spooled.OpenSpool(filepath.Join(c.StateDir, "spool"), key, c.Node)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ type runner struct {
 	ceiling *policy.Ceiling
 	spans   *telemetry.Spans
 	tracer  trace.Tracer
-	spool   *audit.Spool
+	spool   *spooled.Spool
 	link    *control.Link
 	// unsupported is what the kernel lacks for probes; nil: nothing.
 	unsupported error
@@ -257,7 +257,11 @@ func (r *runner) closeOrphans() error {
 			if !ok {
 				continue
 			}
-			if _, err := r.spool.Append(r.record(record)); err != nil {
+			written := r.record(record)
+			if r.spool.IsAttaching(id) {
+				written.Details[spooled.DiedWhile] = spooled.Attaching
+			}
+			if _, err := r.spool.Append(written); err != nil {
 				return fmt.Errorf("close session %s of an agent that died: %w", id, err)
 			}
 			r.machine.Handle(session.Recorded{SessionID: id, Kind: record.Kind})

@@ -141,6 +141,20 @@ func TestRecords(t *testing.T) {
 	if by := spool.Finished(); by["s1"] != "agent_lost" || len(by) != 1 {
 		t.Errorf("finished: %v; a refusal that stands aside finishes nothing", by)
 	}
+	if _, died := spool.DiedAttaching(cut(j.plan.Function), "/bin/shop buildId= device=0 inode=0 size=0"); !died {
+		t.Error("nothing reminds of an agent that died while it attached")
+	}
+	if err := next.tombstone(j, time.Now()); err == nil || !strings.Contains(err.Error(), "died while it attached") {
+		t.Errorf("the same probe is tried again: %v", err)
+	}
+	if err := next.tombstone(j, time.Now().Add(tombstoneTime+time.Second)); err != nil {
+		t.Errorf("much later: %v", err)
+	}
+	another := *j.plan
+	another.Function = "main.other"
+	if err := next.tombstone(&job{grant: j.grant, plan: &another}, time.Now()); err != nil {
+		t.Errorf("another function: %v", err)
+	}
 	third := &runner{config: whole, machine: session.New(4), jobs: map[string]*job{}, spool: spool, log: discard}
 	if err := third.closeOrphans(); err != nil {
 		t.Fatal(err)

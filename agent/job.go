@@ -102,6 +102,10 @@ func (r *runner) prepare(j *job) session.Event {
 		return session.PrepareFailed{SessionID: j.id, Problem: problem.Of(err)}
 	}
 	j.inspection, j.target, j.plan = d.inspection, d.target, d.plan
+	if err := r.tombstone(j, time.Now()); err != nil {
+		d.inspection.Close()
+		return session.PrepareFailed{SessionID: j.id, Problem: problem.Of(err)}
+	}
 	return session.Prepared{SessionID: j.id, PlanDigest: d.plan.Digest()}
 }
 

@@ -68,9 +68,9 @@ func (j *job) describe(details map[string]string, k session.RecordKind) {
 		p := j.plan
 		i := &p.Identity
 		details["planDigest"], details["policyDigest"] = p.Digest(), p.PolicyDigest
-		details["function"] = p.Function
+		details[spooled.Function] = p.Function
 		details["process"] = fmt.Sprintf("pid=%d startTicks=%d comm=%s", i.PID, i.StartTicks, i.Comm)
-		details["executable"] = fmt.Sprintf("%s buildId=%s device=%d inode=%d size=%d", i.Path, i.BuildID, i.Device, i.Inode, i.Size)
+		details[spooled.Executable] = fmt.Sprintf("%s buildId=%s device=%d inode=%d size=%d", i.Path, i.BuildID, i.Device, i.Inode, i.Size)
 		details["sites"] = sitesText(p.Sites)
 		details["ttl"] = j.grant.TTL.String()
 	case session.RecordAttached:

@@ -39,6 +39,9 @@ type Spool struct {
 	broken  error // a write or a sync was refused: nobody knows what is on the disk
 	open    map[string]bool
 	endedBy map[string]string
+
+	attaching map[string]grave // by session
+	graves    []grave
 }
 
 // EndedBy is the name, among the details of a record `detached` or `refused`, of what ended the session.
@@ -48,7 +51,7 @@ const EndedBy = "endedBy"
 // whoever wrote it was never told that it is durable. Anything else that does not read back, or that does not follow the
 // record before it or is not signed by key, is an error: the file was changed by somebody.
 func OpenSpool(path string, key ed25519.PrivateKey, node string) (*Spool, error) {
-	s := &Spool{node: node, key: key, open: make(map[string]bool), endedBy: make(map[string]string)}
+	s := &Spool{node: node, key: key, open: make(map[string]bool), endedBy: make(map[string]string), attaching: make(map[string]grave)}
 	if err := s.openFiles(path); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("open audit spool: %w", err)
@@ -123,6 +126,7 @@ func (s *Spool) note(r *audit.Record, head audit.Head, size int64) {
 	s.starts = append(s.starts, s.end)
 	s.end += size
 	s.head = head
+	s.bury(r)
 	switch r.Kind {
 	case audit.AboutToAttach:
 		s.open[r.SessionID] = true

@@ -174,3 +174,50 @@ func TestSpoolThatCannotWriteTakesNoMore(t *testing.T) {
 		t.Error("the spool goes on after a write that failed")
 	}
 }
+
+// TestTombstones has agents die before and behind their attach, and one end its session in order.
+func TestTombstones(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "spool")
+	s := openSpool(t, path)
+	write := func(kind audit.Kind, session string, details map[string]string) {
+		t.Helper()
+		if _, err := s.Append(audit.Record{Kind: kind, Time: time.Unix(100, 0), SessionID: session, Details: details}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	about := func(session, function string) {
+		write(audit.AboutToAttach, session, map[string]string{Function: function, Executable: "/bin/x"})
+	}
+	died := map[string]string{DiedWhile: Attaching}
+	about("s-1", "deadly")
+	if !s.IsAttaching("s-1") || s.IsAttaching("s-2") {
+		t.Error("who is attaching is not known")
+	}
+	write(audit.Detached, "s-1", died)
+	about("s-2", "attached")
+	write(audit.Attached, "s-2", nil)
+	write(audit.Detached, "s-2", died)
+	about("s-3", "refused")
+	write(audit.Detached, "s-3", nil)
+	for range 2 { // as it is, and as it reads back
+		for function, want := range map[string]bool{"deadly": true, "attached": false, "refused": false, "other": false} {
+			if found, got := s.DiedAttaching(function, "/bin/x"); got != want || got && !found.Equal(time.Unix(100, 0)) {
+				t.Errorf("%s: %v at %v", function, got, found)
+			}
+		}
+		if _, got := s.DiedAttaching("deadly", "/bin/y"); got {
+			t.Error("another executable has the tombstone")
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openSpool(t, path)
+	}
+	for i := range maxTombstones + 10 {
+		about("many", fmt.Sprint(i))
+		write(audit.Detached, "many", died)
+	}
+	if len(s.graves) != maxTombstones {
+		t.Errorf("%d tombstones", len(s.graves))
+	}
+}

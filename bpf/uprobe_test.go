@@ -5,19 +5,12 @@ package bpf
 import (
 	"bytes"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 )
-
-// allowed are the helpers that the program may call. None of them changes anything outside of our own maps.
-var allowed = []asm.BuiltinFunc{
-	asm.FnMapLookupElem, asm.FnMapUpdateElem, asm.FnMapDeleteElem, asm.FnLoop, asm.FnGetPrandomU32, asm.FnGetSmpProcessorId, asm.FnProbeReadUser, asm.FnProbeReadUserStr,
-	asm.FnKtimeGetBootNs, asm.FnRingbufOutput, asm.FnRingbufQuery, asm.FnGetCurrentTaskBtf, asm.FnGetAttachCookie,
-}
 
 var objects = []string{"uprobe_x86_bpfel.o", "uprobe_arm64_bpfel.o"}
 
@@ -32,30 +25,37 @@ func TestInstructions(t *testing.T) {
 			t.Fatalf("%s: %d programs", name, len(spec.Programs))
 		}
 		for program, s := range spec.Programs {
-			outputs := 0
-			for _, i := range s.Instructions {
-				if !i.IsBuiltinCall() {
-					if i.IsKfuncCall() {
-						t.Errorf("%s calls a function of the kernel: %v", name, i)
-					}
-					continue
-				}
-				f := asm.BuiltinFunc(i.Constant)
-				if !slices.Contains(allowed, f) {
-					t.Errorf("%s calls %v", name, f)
-				}
-				if f == asm.FnRingbufOutput {
-					outputs++
-				}
-			}
-			if outputs != 1 {
-				t.Errorf("%s has %d places in %s at which a record leaves", name, outputs, program)
+			if err := Lint(s); err != nil {
+				t.Errorf("%s: %s: %v", name, program, err)
 			}
 		}
 		for key, m := range spec.Maps {
 			if !strings.HasPrefix(key, "kh_") && key != ".rodata" { // which the loader names
 				t.Errorf("%s has a map %s", name, m.Name)
 			}
+		}
+	}
+}
+
+// TestLint shows that programs which could harm are refused.
+func TestLint(t *testing.T) {
+	output := asm.FnRingbufOutput.Call()
+	for name, c := range map[string]struct {
+		add  asm.Instructions
+		want string
+	}{
+		"as it is":         {asm.Instructions{output}, ""},
+		"writes memory":    {asm.Instructions{output, asm.FnProbeWriteUser.Call()}, "ProbeWriteUser"},
+		"sends a signal":   {asm.Instructions{output, asm.FnSendSignal.Call()}, "SendSignal"},
+		"reserves":         {asm.Instructions{output, asm.FnRingbufReserve.Call()}, "RingbufReserve"},
+		"two outputs":      {asm.Instructions{output, output}, "at 2 places"},
+		"no output":        {nil, "at 0 places"},
+		"of the kernel":    {asm.Instructions{output, {OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: asm.PseudoKfuncCall}}, "a function of the kernel"},
+		"reads the kernel": {asm.Instructions{output, asm.FnProbeReadKernel.Call()}, "ProbeReadKernel"},
+	} {
+		err := Lint(&ebpf.ProgramSpec{Name: "kh_x", Instructions: append(c.add, asm.Mov.Imm(asm.R0, 0), asm.Return())})
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v; want %q", name, err, c.want)
 		}
 	}
 }

@@ -126,6 +126,11 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, p := range spec.Programs {
+		if err := bpf.Lint(p); err != nil {
+			return nil, err
+		}
+	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, err

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+)
+
+// allowed are the helpers that a program may call. None of them changes anything outside of our own maps.
+var allowed = []asm.BuiltinFunc{
+	asm.FnMapLookupElem, asm.FnMapUpdateElem, asm.FnMapDeleteElem, asm.FnLoop, asm.FnGetPrandomU32, asm.FnGetSmpProcessorId, asm.FnProbeReadUser, asm.FnProbeReadUserStr,
+	asm.FnKtimeGetBootNs, asm.FnRingbufOutput, asm.FnRingbufQuery, asm.FnGetCurrentTaskBtf, asm.FnGetAttachCookie,
+}
+
+// Lint says why a program is not to be loaded, whatever the kernel's verifier thinks of it: it calls a helper that is not among the
+// allowed or a function of the kernel, or bytes leave it at more than one place.
+func Lint(p *ebpf.ProgramSpec) error {
+	outputs := 0
+	for at, i := range p.Instructions {
+		switch {
+		case i.IsKfuncCall():
+			return fmt.Errorf("lint program %s: instruction %d calls a function of the kernel: %v", p.Name, at, i)
+		case !i.IsBuiltinCall():
+			continue
+		}
+		f := asm.BuiltinFunc(i.Constant)
+		if !slices.Contains(allowed, f) {
+			return fmt.Errorf("lint program %s: instruction %d calls the helper %v, which is not allowed", p.Name, at, f)
+		}
+		if f == asm.FnRingbufOutput {
+			outputs++
+		}
+	}
+	if outputs != 1 {
+		return fmt.Errorf("lint program %s: records leave at %d places; want one", p.Name, outputs)
+	}
+	return nil
+}
