@@ -72,6 +72,10 @@ func (p *program) ranges(f *function) ([][2]uint64, error) {
 	if end == 0 {
 		return nil, errors.New("nothing says where its code ends")
 	}
+	// A symbol without a size is taken to end where the next one begins, which may be behind the padding of another section.
+	if limit := p.file.CodeEnd(f.address); limit != 0 {
+		end = min(end, limit)
+	}
 	ranges := [][2]uint64{{f.address, end}}
 	for _, s := range p.symbols {
 		if strings.HasSuffix(s.Name, ".cold") && strings.TrimSuffix(s.Name, ".cold") == f.name && s.Size > 0 {
@@ -173,7 +177,7 @@ func (c *code) prove(at uint64, where string, back map[uint64]bool) (target.Site
 		if isRewrittenNOP(i) {
 			pc += uint64(i.Len)
 			at = pc
-			where += fmt.Sprintf(", behind a NOP of %d bytes", i.Len)
+			where += fmt.Sprintf(", behind a NOP of %d bytes, which kernels rewrite over what a function may keep below its stack pointer", i.Len)
 			continue
 		}
 		if err := safe(i, raw); err != nil {

@@ -155,6 +155,16 @@ func (f *File) Section(name string) ([]byte, uint64, error) {
 	return b, s.Addr, err
 }
 
+// CodeEnd is where the section of code that an address is in ends; 0 if the file does not say.
+func (f *File) CodeEnd(addr uint64) uint64 {
+	for _, s := range f.elf.Sections {
+		if s.Flags&elf.SHF_EXECINSTR != 0 && s.Addr <= addr && addr-s.Addr < s.Size {
+			return s.Addr + s.Size
+		}
+	}
+	return 0
+}
+
 func (f *File) data(s *elf.Section) ([]byte, error) {
 	if !within(s.Offset, s.FileSize, f.size) {
 		return nil, fmt.Errorf("%w: section %s ends at %d, the file at %d", ErrCutShort, s.Name, s.Offset+s.FileSize, f.size)
