@@ -13,8 +13,8 @@ test: ## every test, race detector on; packages one after another, since several
 	$(GO) build -race ./...
 	$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -p 1 -timeout 20m ./...
 
-test-long: ## the same, with the full forms of the tests that run for long
-	KEYHOLE_LONG=1 $(TOOL) gotestsum --format pkgname-and-test-fails -- -p 1 -timeout 60m ./test/returns
+test-long: ## the long forms of those tests that have one: hours
+	KEYHOLE_LONG=1 $(TOOL) gotestsum --format pkgname-and-test-fails -- -p 1 -count=1 -timeout 6h ./...
 
 bench: ## one table, from one run
 	$(GO) test -count=1 -timeout 30m -v -run '^TestTable$$' ./test/bench -full
