@@ -4,7 +4,7 @@
 GO   ?= go
 TOOL  = $(GO) tool -modfile=tools/go.mod
 
-.PHONY: demo test test-long bench build generate lint
+.PHONY: demo test test-long test-exploration bench build generate lint
 
 demo: ## trace a running program with redaction, end to end, and clean up
 	@scripts/demo.sh
@@ -15,6 +15,9 @@ test: ## every test, race detector on; packages one after another, since several
 
 test-long: ## the long forms of those tests that have one: hours
 	KEYHOLE_LONG=1 $(TOOL) gotestsum --format pkgname-and-test-fails -- -p 1 -count=1 -timeout 6h ./...
+
+test-exploration: ## probes on every function of programs that are not ours, whose own tests must not notice
+	KEYHOLE_EXPLORE=all $(GO) test -count=1 -timeout 120m -v -run '^TestExploration$$' ./test/returns
 
 bench: ## one table, from one run
 	$(GO) test -count=1 -timeout 30m -v -run '^TestTable$$' ./test/bench -full
