@@ -26,6 +26,8 @@ func hits(t *testing.T, n size) []row {
 		"counts only":                        "80 ns",
 		"an integer and a 16-byte string":    "500 ns",
 		"the same, the string as its digest": "700 ns",
+
+		"a call: an integer and its result, both sides": "1200 ns",
 	}
 	var rows []row
 	for _, c := range hit.Measure(t, n.hits) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/keyhole-dev/keyhole/agent/loader"
 	"github.com/keyhole-dev/keyhole/agent/plan"
+	"github.com/keyhole-dev/keyhole/agent/resolve"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/redact"
 	"github.com/keyhole-dev/keyhole/internal/testkit/hot"
@@ -45,12 +46,14 @@ func Measure(t testing.TB, calls int) []Cost {
 	for _, k := range []struct {
 		what, action string
 		rate         uint32
+		span         bool
 	}{
-		{"counts only", "keep", 1}, // over its rate after the first, as a busy function always is
-		{"an integer and a 16-byte string", "keep", probe.MaxRate},
-		{"the same, the string as its digest", "digest", probe.MaxRate},
+		{"counts only", "keep", 1, false}, // over its rate after the first, as a busy function always is
+		{"an integer and a 16-byte string", "keep", probe.MaxRate, false},
+		{"the same, the string as its digest", "digest", probe.MaxRate, false},
+		{"a call: an integer and its result, both sides", "", probe.MaxRate, true},
 	} {
-		c := one(t, p, calls, k.action, k.rate)
+		c := one(t, p, calls, k.action, k.rate, k.span)
 		c.What = k.what
 		costs = append(costs, c)
 	}
@@ -85,9 +88,9 @@ func empty(t testing.TB, p *hot.Process, calls int) Cost {
 	return Cost{What: "empty program", Hit: mean(s.Runtime, s.RunCount), Hits: s.RunCount}
 }
 
-func one(t testing.TB, p *hot.Process, calls int, action string, rate uint32) Cost {
+func one(t testing.TB, p *hot.Process, calls int, action string, rate uint32, span bool) Cost {
 	t.Helper()
-	program, reader := attach(t, p, action, rate)
+	program, reader := attach(t, p, planOf(t, p, action, rate, span))
 	defer program.Close()
 	defer reader.Close()
 
@@ -125,10 +128,13 @@ func one(t testing.TB, p *hot.Process, calls int, action string, rate uint32) Co
 	if counts.Emitted != records || counts.Hits != uint64(calls) {
 		t.Errorf("%d calls: %d hits, %d emitted, %d records read", calls, counts.Hits, counts.Emitted, records)
 	}
+	if span {
+		runs = counts.Hits // of two programs
+	}
 	return Cost{Hit: mean(took, runs), Hits: runs, Emitted: records}
 }
 
-func attach(t testing.TB, p *hot.Process, action string, rate uint32) (*loader.Program, *loader.Reader) {
+func planOf(t testing.TB, p *hot.Process, action string, rate uint32, span bool) *plan.Plan {
 	t.Helper()
 	keep := redact.Rule{ID: "bench", Match: redact.Match{Path: "text"}, Action: redact.Action{Kind: redact.Keep}}
 	rules, err := redact.Shipped().WithOwner([]redact.Rule{keep})
@@ -137,13 +143,30 @@ func attach(t testing.TB, p *hot.Process, action string, rate uint32) (*loader.P
 	}
 	spec := &probe.Spec{
 		Target: probe.Selector{Kind: probe.SelectPID, PID: p.PID()}, Function: "hot_pair", Reason: "bench",
-		Redact: []probe.Redaction{{Path: "text", Action: action}},
 		Limits: probe.Limits{Rate: rate, MaxBytes: probe.MaxBytes, ValueBytes: 64},
 	}
-	compiled, err := plan.Compile(spec, p.Target(t, "hot_pair", hot.Pair()...), rules)
+	found := p.Target(t, "hot_pair", hot.Pair()...)
+	if span {
+		spec.Arguments, spec.Results = []string{"value"}, []string{"r0"}
+		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", p.PID()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found, err = resolve.Resolve(resolve.Input{Exe: p.Exe, Maps: maps, Identity: found.Identity}, spec); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		spec.Redact = []probe.Redaction{{Path: "text", Action: action}}
+	}
+	compiled, err := plan.Compile(spec, found, rules)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return compiled
+}
+
+func attach(t testing.TB, p *hot.Process, compiled *plan.Plan) (*loader.Program, *loader.Reader) {
+	t.Helper()
 	deadline := loader.BootNow() + uint64(10*time.Minute)
 	program, err := loader.Load(compiled, loader.Options{LatestDeadlineNs: deadline, DeadlineNs: deadline, RingBytes: 16 << 20})
 	if err != nil {
