@@ -119,10 +119,10 @@ static __always_inline void kh_unwind(__u64 stack, __u64 keep, __u64 goid, struc
 	top->goid = goid;
 }
 
-/* Finds a function's frame where the stack pointer is so many bytes below its canonical frame address. */
-static __always_inline bool kh_find(struct kh_frame *frame, __u64 *goid, struct pt_regs *ctx, struct task_struct *task, __u32 below)
+/* Finds a function's frame, at its entry or at a return instruction: the stack is the same. */
+static __always_inline bool kh_find(struct kh_frame *frame, __u64 *goid, struct pt_regs *ctx, struct task_struct *task)
 {
-	__u64 cfa = kh_stack(ctx) + below, base;
+	__u64 cfa = kh_stack(ctx) + KH_RETURN_ADDRESS, base;
 
 	*goid = 0;
 	if (config.pair == KH_PAIR_THREAD) {
@@ -145,7 +145,7 @@ static __always_inline bool kh_enter(struct kh_frame *frame, struct pt_regs *ctx
 	struct kh_top *top;
 	__u64 goid;
 
-	if (!kh_find(frame, &goid, ctx, task, KH_RETURN_ADDRESS))
+	if (!kh_find(frame, &goid, ctx, task))
 		return false;
 	if (config.pair == KH_PAIR_THREAD) {
 		if (kh_take_out(frame))
@@ -202,7 +202,7 @@ static __always_inline bool kh_leave(struct kh_call *call, struct pt_regs *ctx, 
 	struct kh_top *top;
 	__u64 goid;
 
-	if (!kh_find(&call->frame, &goid, ctx, task, config.return_pops))
+	if (!kh_find(&call->frame, &goid, ctx, task))
 		return false;
 	if (config.pair == KH_PAIR_GOROUTINE) {
 		top = bpf_map_lookup_elem(&kh_tops, &call->frame.stack);
@@ -227,7 +227,7 @@ static __always_inline bool kh_resume(const struct kh_call *call, struct kh_slot
 
 	if (used > KH_MAX_OUT)
 		return false;
-	/* All words that there may be, of which the last are zeros: as many turns for each call cost the verifier less than few. */
+	/* All words that there may be, of which the last are zeros: the verifier is spared a branch for each length. */
 	__unroll_not
 	for (__u32 i = 0; i < KH_MAX_OUT / 8 && i < config.waiting_words; i++)
 		((__u64 *)s->out)[i] = from[i];

@@ -143,11 +143,11 @@ struct kh_config {
 	__u32 if_reads;		  /* not 0: an op of [0, if_end) reads memory into the scratch */
 	__u32 ring_quarter;	  /* wake the reader when so many bytes wait */
 	__u32 pair;		  /* enum kh_pair */
-	__u32 return_pops;	  /* the return address is still on the stack at the return: its bytes */
 	__u32 goid;		  /* where the goroutine's number is in its runtime.g; 0: not known */
 	__u32 waiting_words;	  /* of a record at most, as it waits for its return */
 	__u32 rate_at_entry;	  /* not 0: the token is taken there, since nothing at the return decides */
 	__u32 count_first;	  /* not 0: until the control word says that it is admitted, a hit is counted and nothing read */
+	__u32 pad;
 	__u64 slower_than_ns;	  /* of calls that took less, none is let through */
 };
 

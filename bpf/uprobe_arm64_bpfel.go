@@ -53,11 +53,11 @@ type UprobeKhConfig struct {
 	IfReads          uint32
 	RingQuarter      uint32
 	Pair             uint32
-	ReturnPops       uint32
 	Goid             uint32
 	WaitingWords     uint32
 	RateAtEntry      uint32
 	CountFirst       uint32
+	Pad              uint32
 	SlowerThanNs     uint64
 }
 

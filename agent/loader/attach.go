@@ -6,15 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
-
-	"github.com/keyhole-dev/keyhole/agent/plan"
-	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
 // An Attachment is a program on its sites.
@@ -39,11 +35,7 @@ func (l *Program) Attach(exe *os.File) (*Attachment, error) {
 			entries.add(s.FileOffset, i)
 		}
 	}
-	kernels := l.plan.Returns != nil && !returnSites(l.plan)
-	if kernels {
-		returns = entries
-	}
-	return l.attach(exe, l.plan.Identity.PID, entries, returns, kernels)
+	return l.attach(exe, l.plan.Identity.PID, entries, returns, false)
 }
 
 // AttachTo is Attach at other places and in another process than the plan's, where the program will find itself out of scope and
@@ -196,9 +188,4 @@ func (a *Attachment) Close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// returnSites says whether the plan names return instructions. Else the kernel has to see the return.
-func returnSites(p *plan.Plan) bool {
-	return slices.ContainsFunc(p.Sites, func(s target.Site) bool { return s.Return })
 }

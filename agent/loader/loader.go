@@ -265,9 +265,6 @@ func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
 		if r.By == target.ByGoroutine {
 			c.Pair = uint32(bpf.UprobeKhPairKH_PAIR_GOROUTINE)
 		}
-		if returnSites(p) && p.Identity.Arch == "amd64" {
-			c.ReturnPops = 8
-		}
 	}
 	if rate := uint64(p.Limits.Rate); rate > 0 {
 		// Rounded up, so that no second sees more than the rate; a second's worth may come at once.

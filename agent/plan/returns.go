@@ -89,8 +89,8 @@ func (r *Returns) verify(p *Plan) error {
 		return errors.New("no site is an entry")
 	case r.By != target.ByGoroutine && r.By != target.ByThread:
 		return fmt.Errorf("paired by %q", r.By)
-	case sites == 0 && (r.By != target.ByThread || strings.HasPrefix(p.Identity.Language, "go")):
-		return errors.New("a return probe of the kernel's would end a Go program")
+	case sites == 0:
+		return errors.New("no site is a return")
 	case r.GoidOffset < 0 || r.GoidOffset > maxGoidOffset || r.SlowerThan < 0 || r.SlowerThan > probe.MaxTTL:
 		return errors.New("a place or a time that is out of bounds")
 	case r.Start < p.IfEnd || r.IfEnd < r.Start || r.IfEnd > len(p.Ops):

@@ -67,8 +67,9 @@ type Site struct {
 	Return         bool   `json:"return,omitempty"` // a return instruction
 }
 
-// Returns is where a call's end is seen, and what is there then. Where no site is a return, the kernel puts a return probe
-// on the entry (uretprobe), which changes the return address on the target's stack: never in a Go program.
+// Returns is how a call's end is paired with its begin, and what is there then. It is seen at return instructions, never by the kernel's
+// return probes: these change the return address on the target's stack, of which a Go program dies when the stack moves, and
+// others when an exception comes by.
 type Returns struct {
 	By Pairing `json:"by"`
 	// GoidOffset is where the goroutine's number is in its runtime.g; 0: not known.

@@ -154,8 +154,8 @@ func (t *Target) validateReturns() error {
 		return nil
 	case r.By != ByGoroutine && r.By != ByThread:
 		return fmt.Errorf("pairing by %.32q", r.By)
-	case sites == 0 && (r.By != ByThread || strings.HasPrefix(t.Identity.Language, "go")):
-		return errors.New("no site is a return, and a return probe of the kernel's would end a Go program")
+	case sites == 0:
+		return errors.New("no site is a return instruction, and nothing else is one")
 	case r.GoidOffset < 0 || r.GoidOffset > maxGoidOffset || len(r.Values) > MaxValues:
 		return errors.New("an impossible place of the goroutine's number, or too many results")
 	}
