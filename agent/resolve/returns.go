@@ -31,6 +31,9 @@ func (p *program) returns(t *target.Target, v *values, spec *probe.Spec) error {
 			f.name, err)
 	}
 	for i := range sites {
+		if sites[i].Address == t.Sites[0].Address {
+			return refused(f.name, fmt.Errorf("it does nothing but return: there is no time between its entry and its return"))
+		}
 		if err := p.place(&sites[i]); err != nil {
 			return refused(f.name, err)
 		}
