@@ -55,11 +55,13 @@ func runSubject() error {
 // startCheck starts the self-test, before the monitor's own system calls are filtered: what a filter does to a target is among
 // what is tested.
 func (m *monitor) startCheck() error {
+	var checker *child
+	gone := make(chan struct{})
 	_, socket, err := m.spawn(childSpec{
 		by:         m.bpf,
 		start:      start{name: holderName, role: roleChecker, env: holderEnvironment},
-		registered: func(uint64, *child) {},
-		exited:     func(uint64, string) {},
+		registered: func(_ uint64, c *child) { checker = c },
+		exited:     func(uint64, string) { close(gone) },
 	})
 	if err != nil {
 		return err
@@ -67,6 +69,8 @@ func (m *monitor) startCheck() error {
 	go func() {
 		defer close(m.checked)
 		m.report = hearReport(newConn(socket, "checker"))
+		_ = checker.signal(unix.SIGKILL)
+		<-gone
 	}()
 	return nil
 }

@@ -318,8 +318,9 @@ func (r *Registry) Report(ctx context.Context, nodeName string, m *keyholev1.Ses
 	}
 	same := s.Session.GetState() == m.GetState()
 	if same && m.GetState() != keyholev1.SessionState_SESSION_STATE_ENDED {
-		// Only counts moved: they are for those who watch, and not worth a write.
+		// Only counts moved, of calls or of children: they are for those who watch, and not worth a write.
 		s.Session.Summary = m.GetSummary()
+		s.Session.ForkedChildren, s.Session.ForkedSum = m.GetForkedChildren(), m.GetForkedSum()
 		s.announce()
 	}
 	counts := proto.CloneOf(s.Session.GetSummary())
