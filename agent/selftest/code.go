@@ -5,7 +5,7 @@ package selftest
 // Written in assembly, so that every instruction is known.
 
 // site is what is probed.
-func site()
+func site() //nolint:unused // called from assembly
 
 // callSite calls site so many times, at least once, with these values where a C function has its first two arguments.
 //

@@ -7,8 +7,8 @@ import "github.com/keyhole-dev/keyhole/internal/doctor"
 // registers are the DWARF numbers of those that callSite fills.
 var registers = [2]int{5, 4} // rdi, rsi
 
-func nop5()
-func nop10()
+func nop5()  //nolint:unused // called from assembly
+func nop10() //nolint:unused // called from assembly
 
 // callNOP calls one of them so many times, at least once, and says in how many the caller's values were changed that lay where a
 // function that calls no other may keep them.

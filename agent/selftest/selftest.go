@@ -267,8 +267,12 @@ func (t *test) deadline(r *loader.Reader) {
 		t.fail(doctor.CheckDeadline, err)
 		return
 	}
-	if counts, err := r.Counts(); err != nil || counts.Hits != 1 {
-		t.fail(doctor.CheckDeadline, fmt.Errorf("%d hits, of which all but one were made behind the deadline (%v)", counts.Hits, err))
+	switch counts, err := r.Counts(); {
+	case err != nil:
+		t.fail(doctor.CheckDeadline, err)
+		return
+	case counts.Hits != 1:
+		t.fail(doctor.CheckDeadline, fmt.Errorf("%d hits, of which all but one were made behind the deadline", counts.Hits))
 		return
 	}
 	t.result.Add(doctor.CheckDeadline, doctor.Pass, "")

@@ -31,5 +31,5 @@ func TestParseStatus(t *testing.T) {
 
 func FuzzParseStatus(f *testing.F) {
 	f.Add([]byte("PPid:\t1\nSeccomp:\t2\n"))
-	f.Fuzz(func(t *testing.T, b []byte) { _, _ = ParseStatus(b) })
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = ParseStatus(b) })
 }
