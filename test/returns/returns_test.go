@@ -53,8 +53,7 @@ func requireRightPairs(t *testing.T, events []event.Event) {
 		e := &events[i]
 		depth, _ := strconv.ParseUint(e.Arguments[0].Value, 10, 64)
 		id, _ := strconv.ParseUint(e.Arguments[1].Value, 10, 64)
-		room := uint64(0)
-		room = id & 0xff
+		room := id & 0xff
 		want := strconv.FormatUint(id<<16|depth<<8|room, 10)
 		failed := event.NilError
 		if depth&1 == 1 {
