@@ -65,6 +65,11 @@ func Run(ctx context.Context, c Config, client *privsep.Client) error {
 		return err
 	}
 	defer flush(spans, log)
+	metrics, err := telemetry.StartMetrics(ctx, telemetry.Service{Name: "keyhole-agent", Version: version(), Node: c.Node})
+	if err != nil {
+		return err
+	}
+	defer flushMetrics(metrics, log)
 	key, err := keyfile.LoadOrMake(filepath.Join(c.StateDir, "spool.key"))
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
@@ -75,7 +80,7 @@ func Run(ctx context.Context, c Config, client *privsep.Client) error {
 	}
 	defer spool.Close()
 	r := &runner{
-		config: c, log: log, client: client, ceiling: ceiling, spans: spans, tracer: spans.Tracer(), spool: spool,
+		config: c, log: log, client: client, ceiling: ceiling, spans: spans, tracer: spans.Tracer(), metrics: metrics, spool: spool,
 		machine: session.New(maxSessions), jobs: make(map[string]*job), events: make(chan session.Event, 16),
 		connected: make(chan struct{}), desired: make(chan control.Desired), live: make(chan chan []string),
 	}
@@ -110,6 +115,14 @@ func flush(spans *telemetry.Spans, log *slog.Logger) {
 	}
 }
 
+func flushMetrics(metrics *telemetry.Metrics, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+	defer cancel()
+	if err := metrics.Shutdown(ctx); err != nil {
+		log.Warn("telemetry: metrics were lost", "error", err)
+	}
+}
+
 // A runner runs the machine's effects. The goroutine of run owns machine and jobs.
 type runner struct {
 	config  Config
@@ -118,6 +131,7 @@ type runner struct {
 	ceiling *policy.Ceiling
 	spans   *telemetry.Spans
 	tracer  trace.Tracer
+	metrics *telemetry.Metrics
 	spool   *spooled.Spool
 	link    *control.Link
 	// unsupported is what the kernel lacks for probes; nil: nothing.

@@ -155,6 +155,8 @@ func (r *runner) forward(j *job, handOn bool) {
 		case <-admitted:
 			admitted = nil
 			r.post(session.HolderAdmitted{SessionID: j.id})
+		case a := <-j.holder.Counted():
+			r.handOnCounted(j, a, handOn)
 		case batch, open := <-events:
 			if open && handOn {
 				r.handOn(j, batch)
@@ -162,13 +164,30 @@ func (r *runner) forward(j *job, handOn bool) {
 			taking = open
 		}
 	}
+	select {
+	case a := <-j.holder.Counted():
+		r.handOnCounted(j, a, handOn)
+	default:
+	}
 	final, err := j.holder.Wait()
+	r.metrics.End(j.id)
 	j.cancel()
 	ended := session.HolderEnded{SessionID: j.id, EndedBy: final.EndedBy, Counts: final.Counts, TextRestored: final.TextRestored}
 	if ended.Problem = final.Why; err != nil {
 		ended.Problem = problem.Of(err)
 	}
 	r.post(ended)
+}
+
+// handOnCounted makes metrics of what a session has counted, and, while somebody watches, a live copy.
+func (r *runner) handOnCounted(j *job, a *event.Aggregate, handOn bool) {
+	if !handOn {
+		return
+	}
+	r.metrics.Update(a)
+	if j.watched.Load() {
+		r.link.OfferAggregate(a)
+	}
 }
 
 func (r *runner) handOn(j *job, batch []event.Event) {

@@ -33,7 +33,7 @@ static __always_inline void kh_account(__u64 begun)
 	struct kh_outcomes *counts = bpf_map_lookup_elem(&kh_counts, &key);
 	__u64 took;
 
-	if (!counts || __sync_fetch_and_add(&counts->n[KH_TRAPS], 1) % KH_TIMED)
+	if (!counts || __sync_fetch_and_add(&counts->n[KH_TRAPS], 1) % KH_TIMED != KH_TIMED / 2) /* not the first: caches are cold */
 		return;
 	took = bpf_ktime_get_boot_ns() - begun;
 	__sync_fetch_and_add(&counts->own_ns, KH_TIMED * (took < KH_LONGEST_NS ? took : KH_LONGEST_NS));

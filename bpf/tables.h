@@ -18,6 +18,7 @@ const volatile struct {
 	enum kh_compare compare;
 	enum kh_count count;
 	enum kh_pair pair;
+	enum kh_aggregate aggregate;
 } types;
 
 #endif

@@ -16,6 +16,9 @@ enum kh_limit {
 	KH_MAX_REGS = 32,	 /* registers in DWARF numbering: x86-64 has 0..16 (16 = rip), arm64 0..15 and 26..31 */
 	KH_LENGTH_BITS = 47,	 /* a string of 2^47 bytes or more is a misread length */
 	KH_MAX_WAITING = 65536,	 /* calls that wait for their return at the same time */
+	KH_MAX_GROUPS = 256,	 /* that hits are counted in */
+	KH_GROUP_BYTES = 64,	 /* of a value that groups are made by */
+	KH_BUCKETS = 8 * 64 + 8, /* of a histogram, on each side of 0 */
 	KH_SLOTS_PER_CPU = 4,	 /* scratch slots for each possible CPU: a hit may be preempted by another */
 };
 
@@ -91,12 +94,34 @@ struct kh_value {
 	__u32 length;	 /* the value's own length in bytes, saturated (a C string cut at n: n) */
 };
 
+/* What a session does with its hits instead of emitting events. */
+enum kh_aggregate {
+	KH_EVENTS = 0,	  /* nothing else */
+	KH_TOTAL = 1,	  /* counts them */
+	KH_GROUPS = 2,	  /* counts them by a value */
+	KH_HISTOGRAM = 3, /* counts a number in buckets */
+};
+
+/* The key of a group: the value as in a record, with no length, and zeros behind it. */
+struct kh_group {
+	struct kh_value value;
+	__u8 bytes[KH_GROUP_BYTES];
+};
+
+struct kh_buckets {
+	__u64 zero;
+	__u64 missing; /* could not be read */
+	__s64 sum;
+	__u64 positive[KH_BUCKETS];
+	__u64 negative[KH_BUCKETS]; /* of the numbers without their sign */
+};
+
 /*
  * What becomes of a hit, which is a run of the program in scope and before the deadline. Each is counted once, by its
  * outcome: hits are the sum.
  */
 enum kh_count {
-	KH_EMITTED = 0,
+	KH_EMITTED = 0, /* or it is in the aggregate */
 	KH_FILTERED = 1,
 	KH_SAMPLED_OUT = 2,
 	KH_THROTTLED = 3, /* beyond the rate, or before the session was admitted */
@@ -147,7 +172,9 @@ struct kh_config {
 	__u32 waiting_words;	  /* of a record at most, as it waits for its return */
 	__u32 rate_at_entry;	  /* not 0: the token is taken there, since nothing at the return decides */
 	__u32 count_first;	  /* not 0: until the control word says that it is admitted, a hit is counted and nothing read */
-	__u32 pad;
+	__u32 aggregate;	  /* enum kh_aggregate */
+	__u32 is_signed;	  /* not 0: the number of a histogram is signed */
+	__u32 unused_bits;	  /* the sign of which is so many bits below a word's */
 	__u64 slower_than_ns;	  /* of calls that took less, none is let through */
 };
 

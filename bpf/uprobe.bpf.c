@@ -15,6 +15,7 @@
 #include "ops.h"
 #include "pairs.h"
 #include "cost.h"
+#include "aggregate.h"
 
 char __license[] SEC("license") = "Dual BSD/GPL";
 
@@ -96,6 +97,18 @@ static __always_inline enum kh_count kh_outcome(struct pt_regs *ctx, __u64 now, 
 			outcome = KH_FILTERED;
 			goto out;
 		}
+	}
+	if (config.aggregate == KH_TOTAL) {
+		outcome = KH_EMITTED;
+		goto out;
+	}
+	if (config.aggregate) {
+		if (!s && !(s = kh_claim()))
+			return KH_LOST;
+		if (!config.if_end)
+			kh_copy_registers(hit.registers, ctx);
+		outcome = kh_aggregate(&hit, s);
+		goto out;
 	}
 	if (config.pair)
 		outcome = kh_let_in(state, now);

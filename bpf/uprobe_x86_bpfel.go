@@ -23,6 +23,24 @@ const (
 	UprobeKhActionKH_SUFFIX UprobeKhAction = 4
 )
 
+type UprobeKhAggregate uint32
+
+const (
+	UprobeKhAggregateKH_EVENTS    UprobeKhAggregate = 0
+	UprobeKhAggregateKH_TOTAL     UprobeKhAggregate = 1
+	UprobeKhAggregateKH_GROUPS    UprobeKhAggregate = 2
+	UprobeKhAggregateKH_HISTOGRAM UprobeKhAggregate = 3
+)
+
+type UprobeKhBuckets struct {
+	_        structs.HostLayout
+	Zero     uint64
+	Missing  uint64
+	Sum      int64
+	Positive [520]uint64
+	Negative [520]uint64
+}
+
 type UprobeKhCompare uint32
 
 const (
@@ -57,7 +75,9 @@ type UprobeKhConfig struct {
 	WaitingWords     uint32
 	RateAtEntry      uint32
 	CountFirst       uint32
-	Pad              uint32
+	Aggregate        uint32
+	IsSigned         uint32
+	UnusedBits       uint32
 	SlowerThanNs     uint64
 }
 
@@ -85,6 +105,12 @@ type UprobeKhDeadline struct {
 	Admitted   uint64
 }
 
+type UprobeKhGroup struct {
+	_     structs.HostLayout
+	Value UprobeKhValue
+	Bytes [64]uint8
+}
+
 type UprobeKhLimit uint32
 
 const (
@@ -96,6 +122,9 @@ const (
 	UprobeKhLimitKH_MAX_REGS      UprobeKhLimit = 32
 	UprobeKhLimitKH_LENGTH_BITS   UprobeKhLimit = 47
 	UprobeKhLimitKH_MAX_WAITING   UprobeKhLimit = 65536
+	UprobeKhLimitKH_MAX_GROUPS    UprobeKhLimit = 256
+	UprobeKhLimitKH_GROUP_BYTES   UprobeKhLimit = 64
+	UprobeKhLimitKH_BUCKETS       UprobeKhLimit = 520
 	UprobeKhLimitKH_SLOTS_PER_CPU UprobeKhLimit = 4
 )
 
@@ -180,19 +209,21 @@ type UprobeKhValue struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	UprobeMapKhCalls   = "kh_calls"
-	UprobeMapKhControl = "kh_control"
-	UprobeMapKhCounts  = "kh_counts"
-	UprobeMapKhRing    = "kh_ring"
-	UprobeMapKhScratch = "kh_scratch"
-	UprobeMapKhState   = "kh_state"
-	UprobeMapKhTops    = "kh_tops"
-	UprobeProgKhReturn = "kh_return"
-	UprobeProgKhUprobe = "kh_uprobe"
-	UprobeVarConfig    = "config"
-	UprobeVarOps       = "ops"
-	UprobeVarPool      = "pool"
-	UprobeVarTypes     = "types"
+	UprobeMapKhCalls     = "kh_calls"
+	UprobeMapKhControl   = "kh_control"
+	UprobeMapKhCounts    = "kh_counts"
+	UprobeMapKhGroups    = "kh_groups"
+	UprobeMapKhHistogram = "kh_histogram"
+	UprobeMapKhRing      = "kh_ring"
+	UprobeMapKhScratch   = "kh_scratch"
+	UprobeMapKhState     = "kh_state"
+	UprobeMapKhTops      = "kh_tops"
+	UprobeProgKhReturn   = "kh_return"
+	UprobeProgKhUprobe   = "kh_uprobe"
+	UprobeVarConfig      = "config"
+	UprobeVarOps         = "ops"
+	UprobeVarPool        = "pool"
+	UprobeVarTypes       = "types"
 )
 
 // LoadUprobe returns the embedded CollectionSpec for Uprobe.
@@ -245,13 +276,15 @@ type UprobeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type UprobeMapSpecs struct {
-	KhCalls   *ebpf.MapSpec `ebpf:"kh_calls"`
-	KhControl *ebpf.MapSpec `ebpf:"kh_control"`
-	KhCounts  *ebpf.MapSpec `ebpf:"kh_counts"`
-	KhRing    *ebpf.MapSpec `ebpf:"kh_ring"`
-	KhScratch *ebpf.MapSpec `ebpf:"kh_scratch"`
-	KhState   *ebpf.MapSpec `ebpf:"kh_state"`
-	KhTops    *ebpf.MapSpec `ebpf:"kh_tops"`
+	KhCalls     *ebpf.MapSpec `ebpf:"kh_calls"`
+	KhControl   *ebpf.MapSpec `ebpf:"kh_control"`
+	KhCounts    *ebpf.MapSpec `ebpf:"kh_counts"`
+	KhGroups    *ebpf.MapSpec `ebpf:"kh_groups"`
+	KhHistogram *ebpf.MapSpec `ebpf:"kh_histogram"`
+	KhRing      *ebpf.MapSpec `ebpf:"kh_ring"`
+	KhScratch   *ebpf.MapSpec `ebpf:"kh_scratch"`
+	KhState     *ebpf.MapSpec `ebpf:"kh_state"`
+	KhTops      *ebpf.MapSpec `ebpf:"kh_tops"`
 }
 
 // UprobeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -284,13 +317,15 @@ func (o *UprobeObjects) Close() error {
 //
 // It can be passed to LoadUprobeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type UprobeMaps struct {
-	KhCalls   *ebpf.Map `ebpf:"kh_calls"`
-	KhControl *ebpf.Map `ebpf:"kh_control"`
-	KhCounts  *ebpf.Map `ebpf:"kh_counts"`
-	KhRing    *ebpf.Map `ebpf:"kh_ring"`
-	KhScratch *ebpf.Map `ebpf:"kh_scratch"`
-	KhState   *ebpf.Map `ebpf:"kh_state"`
-	KhTops    *ebpf.Map `ebpf:"kh_tops"`
+	KhCalls     *ebpf.Map `ebpf:"kh_calls"`
+	KhControl   *ebpf.Map `ebpf:"kh_control"`
+	KhCounts    *ebpf.Map `ebpf:"kh_counts"`
+	KhGroups    *ebpf.Map `ebpf:"kh_groups"`
+	KhHistogram *ebpf.Map `ebpf:"kh_histogram"`
+	KhRing      *ebpf.Map `ebpf:"kh_ring"`
+	KhScratch   *ebpf.Map `ebpf:"kh_scratch"`
+	KhState     *ebpf.Map `ebpf:"kh_state"`
+	KhTops      *ebpf.Map `ebpf:"kh_tops"`
 }
 
 func (m *UprobeMaps) Close() error {
@@ -298,6 +333,8 @@ func (m *UprobeMaps) Close() error {
 		m.KhCalls,
 		m.KhControl,
 		m.KhCounts,
+		m.KhGroups,
+		m.KhHistogram,
 		m.KhRing,
 		m.KhScratch,
 		m.KhState,

@@ -20,6 +20,11 @@ const (
 	AttachPoint  = attribute.Key("keyhole.attach_point")  // where in the function: "entry"
 	GoroutineID  = attribute.Key("keyhole.goroutine.id")
 
+	// Of what is counted.
+	ValuePath    = attribute.Key("keyhole.value.path")    // the number whose histogram it is
+	GroupMissing = attribute.Key("keyhole.group.missing") // why the value of these calls could not be read
+	GroupOther   = attribute.Key("keyhole.group.other")   // true: calls with values beyond those that there was room for
+
 	// Of an audit copy. Its event name is AuditEvent and the record's kind, its body the record's very bytes in the log.
 	AuditIndex      = attribute.Key("keyhole.audit.index")      // of the leaf in the log
 	AuditCheckpoint = attribute.Key("keyhole.audit.checkpoint") // a signed checkpoint that covers the leaf

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package telemetry is the way out: spans for events, log records for copies of audit records, by the OpenTelemetry SDK
+// Package telemetry is the way out: spans for events, metrics for what is counted, log records for copies of audit records, by the OpenTelemetry SDK
 // and the exporters that the standard OTEL_* variables name. It is the only importer of the SDK. Without those
 // variables nothing is exported and nothing is connected to.
 //
@@ -46,7 +46,7 @@ func (s Service) resource(ctx context.Context) (*resource.Resource, error) {
 	return r, nil
 }
 
-// configured says whether the environment asks for a signal: "TRACES" or "LOGS".
+// configured says whether the environment asks for a signal: "TRACES", "METRICS" or "LOGS".
 func configured(signal string) bool {
 	if disabled, err := strconv.ParseBool(os.Getenv("OTEL_SDK_DISABLED")); err == nil && disabled {
 		return false
@@ -70,14 +70,14 @@ func queueSize(variable string) int {
 // Files returns the files and directories that an exporter reads after the process has started, so that a sandbox can leave them
 // readable: name resolution, the system's roots of trust, and the certificates that OTEL_* variables name.
 func Files() []string {
-	if !configured("TRACES") && !configured("LOGS") {
+	if !configured("TRACES") && !configured("LOGS") && !configured("METRICS") {
 		return nil
 	}
 	files := []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/ssl", "/etc/pki", "/usr/share/ca-certificates"}
 	for _, name := range []string{"SSL_CERT_FILE", "SSL_CERT_DIR"} {
 		files = appendSet(files, name)
 	}
-	for _, signal := range []string{"", "TRACES_", "LOGS_"} {
+	for _, signal := range []string{"", "TRACES_", "LOGS_", "METRICS_"} {
 		for _, kind := range []string{"CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"} {
 			files = appendSet(files, "OTEL_EXPORTER_OTLP_"+signal+kind)
 		}

@@ -24,10 +24,12 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keyhole-dev/keyhole/internal/doctor"
+	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/grant"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/redact"
+	"github.com/keyhole-dev/keyhole/internal/wire"
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
 )
 
@@ -208,6 +210,10 @@ func (l *Link) Offer(copies []Copy) {
 	}
 	l.out.offer(events)
 }
+
+// OfferAggregate hands over a live copy of what a session has counted. It never blocks; counts that could not be sent yet give way
+// to newer ones.
+func (l *Link) OfferAggregate(a *event.Aggregate) { l.out.count(wire.ToAggregate(a)) }
 
 // SpoolGrew says that the spool has something to hand over.
 func (l *Link) SpoolGrew() { l.out.signal() }

@@ -27,13 +27,15 @@ type outbox struct {
 	queue      []*outgoing
 	reports    map[string]*outgoing // those in queue
 	copies     map[string]*copies
-	events     int // in queue
+	counts     map[string]*outgoing // those in queue
+	events     int                  // in queue
 	eventBytes int
 }
 
 // outgoing is one message to be. At most one of its parts is set; none: it was superseded.
 type outgoing struct {
 	report *keyholev1.Session
+	counts *keyholev1.Aggregate
 	events []*keyholev1.Event
 	bytes  int
 	answer *keyholev1.Answer
@@ -43,7 +45,7 @@ type outgoing struct {
 type copies struct{ delivered, lost uint64 }
 
 func newOutbox() *outbox {
-	return &outbox{wake: make(chan struct{}, 1), reports: make(map[string]*outgoing), copies: make(map[string]*copies)}
+	return &outbox{wake: make(chan struct{}, 1), reports: make(map[string]*outgoing), copies: make(map[string]*copies), counts: make(map[string]*outgoing)}
 }
 
 // setOpen says whether a stream is up. When it goes, what only made sense on it goes too: reports stay.
@@ -66,6 +68,7 @@ func (o *outbox) setOpen(open bool) {
 		}
 	}
 	clear(o.queue[len(kept):])
+	clear(o.counts)
 	o.queue, o.events, o.eventBytes = kept, 0, 0
 }
 
@@ -111,6 +114,23 @@ func (o *outbox) offer(events []*keyholev1.Event) {
 	o.signal()
 }
 
+// count puts what a session has counted into the queue, in the place of older counts that still wait.
+func (o *outbox) count(a *keyholev1.Aggregate) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.open {
+		return // the next ones say more
+	}
+	if m, waits := o.counts[a.GetSessionId()]; waits {
+		m.counts = a
+		return
+	}
+	m := &outgoing{counts: a}
+	o.queue = append(o.queue, m)
+	o.counts[a.GetSessionId()] = m
+	o.signal()
+}
+
 // answer puts an answer into the queue if the stream that asked is still up.
 func (o *outbox) answer(a *keyholev1.Answer) {
 	o.mu.Lock()
@@ -143,6 +163,9 @@ func (o *outbox) next() *keyholev1.ConnectRequest {
 				o.copiesOf(e.GetSessionId()).delivered++
 			}
 			return &keyholev1.ConnectRequest{Message: &keyholev1.ConnectRequest_Events{Events: &keyholev1.EventBatch{Events: m.events}}}
+		case m.counts != nil:
+			delete(o.counts, m.counts.GetSessionId())
+			return &keyholev1.ConnectRequest{Message: &keyholev1.ConnectRequest_Counts{Counts: m.counts}}
 		case m.answer != nil:
 			return &keyholev1.ConnectRequest{Message: &keyholev1.ConnectRequest_Answer{Answer: m.answer}}
 		}

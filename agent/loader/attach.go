@@ -11,6 +11,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/keyhole-dev/keyhole/internal/probe"
 )
 
 // An Attachment is a program on its sites.
@@ -117,6 +119,7 @@ func (p *places) attach(
 type Files struct {
 	Ring, Counts, Control, Link *os.File
 	Returns                     *os.File // the link of the returns; nil: nothing looks at them
+	Counted                     *os.File // groups or histogram; nil if the plan counts in neither
 }
 
 // Files duplicates the attachment's descriptors.
@@ -141,6 +144,15 @@ func (a *Attachment) Files() (_ *Files, err error) {
 			return nil, err
 		}
 	}
+	switch a.program.plan.Aggregate {
+	case probe.AggregateGroups:
+		f.Counted, err = duplicateMap(a.program.objects.KhGroups)
+	case probe.AggregateHistogram:
+		f.Counted, err = duplicateMap(a.program.objects.KhHistogram)
+	}
+	if err != nil {
+		return nil, err
+	}
 	if f.Link, err = duplicateLink(a.link); err != nil {
 		return nil, err
 	}
@@ -150,7 +162,7 @@ func (a *Attachment) Files() (_ *Files, err error) {
 // Close closes those that are open.
 func (f *Files) Close() error {
 	var errs []error
-	for _, file := range []*os.File{f.Link, f.Returns, f.Control, f.Counts, f.Ring} {
+	for _, file := range []*os.File{f.Link, f.Returns, f.Control, f.Counts, f.Ring, f.Counted} {
 		if file != nil {
 			errs = append(errs, file.Close())
 		}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/keyhole-dev/keyhole/agent/plan"
 	"github.com/keyhole-dev/keyhole/bpf"
+	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
@@ -145,6 +146,9 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 		calls.ValueSize = waitingHeaderBytes + uint32(p.MaxWaitingBytes())
 	} else {
 		calls.MaxEntries, spec.Maps[bpf.UprobeMapKhTops].MaxEntries = 1, 1
+	}
+	if p.Aggregate != probe.AggregateGroups {
+		spec.Maps[bpf.UprobeMapKhGroups].MaxEntries = 1
 	}
 
 	tables, err := freezeTables(spec, p, o)
@@ -277,12 +281,21 @@ func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
 	if p.Limits.Sample > 1 {
 		c.SampleBelow = uint32((1 << 32) / uint64(p.Limits.Sample))
 	}
+	c.Aggregate = uint32(aggregates[p.Aggregate])
+	if p.Aggregate == probe.AggregateHistogram && p.Fields[0].Kind == target.KindInt {
+		c.IsSigned, c.UnusedBits = 1, uint32(64-8*p.Fields[0].Size)
+	}
 	for _, op := range p.Ops[:p.IfEnd] {
 		if op.Code == plan.OpIfBytes || op.Code == plan.OpIfCStr {
 			c.IfReads = 1
 		}
 	}
 	return c
+}
+
+var aggregates = map[probe.Aggregate]bpf.UprobeKhAggregate{
+	probe.AggregateNone: bpf.UprobeKhAggregateKH_EVENTS, probe.AggregateCount: bpf.UprobeKhAggregateKH_TOTAL,
+	probe.AggregateGroups: bpf.UprobeKhAggregateKH_GROUPS, probe.AggregateHistogram: bpf.UprobeKhAggregateKH_HISTOGRAM,
 }
 
 // A VerifierError is the kernel's refusal of a program. It says the last lines of the verifier's log; Log holds all.

@@ -31,6 +31,7 @@ type request struct {
 	lifetime time.Duration // default: ten minutes
 
 	countFirst bool
+	aggregate  probe.Aggregate // by the first value
 }
 
 // A session is one attached probe and the end of it that reads.
@@ -66,9 +67,14 @@ func compile(t testing.TB, p *hot.Process, r request) *plan.Plan {
 	if r.limits.ValueBytes == 0 {
 		r.limits.ValueBytes = 64
 	}
-	compiled, err := plan.Compile(&probe.Spec{
+	spec := &probe.Spec{
 		Target: probe.Selector{Kind: probe.SelectPID, PID: p.PID()}, Function: r.function, Where: r.where, Limits: r.limits, Reason: "test",
-	}, p.Target(t, r.function, r.values...), rules)
+		Aggregate: r.aggregate,
+	}
+	if r.aggregate == probe.AggregateGroups || r.aggregate == probe.AggregateHistogram {
+		spec.Arguments = []string{r.values[0].Path}
+	}
+	compiled, err := plan.Compile(spec, p.Target(t, r.function, r.values...), rules)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,7 @@ type Reader struct {
 	ringMap *ebpf.Map
 	counts  *ebpf.Map
 	control *ebpf.Map
+	counted *ebpf.Map // nil: the plan counts in no groups and in no histogram
 	link    *os.File
 	returns *os.File    // nil: nothing looks at returns
 	gone    atomic.Bool // the links are closed
@@ -63,6 +65,11 @@ func OpenReader(f *Files) (_ *Reader, err error) {
 	if r.control, err = takeMap(&f.Control, ebpf.Array); err != nil {
 		return nil, err
 	}
+	if f.Counted != nil {
+		if r.counted, err = takeMap(&f.Counted, ebpf.Hash, ebpf.Array); err != nil {
+			return nil, err
+		}
+	}
 	if err := r.control.Lookup(uint32(0), &r.deadline); err != nil {
 		return nil, fmt.Errorf("read deadline: %w", err)
 	}
@@ -73,7 +80,7 @@ func OpenReader(f *Files) (_ *Reader, err error) {
 }
 
 // takeMap makes a map of a file's descriptor and closes the file.
-func takeMap(file **os.File, want ebpf.MapType) (*ebpf.Map, error) {
+func takeMap(file **os.File, want ...ebpf.MapType) (*ebpf.Map, error) {
 	f := *file
 	*file = nil
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
@@ -85,8 +92,8 @@ func takeMap(file **os.File, want ebpf.MapType) (*ebpf.Map, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take over %s: %w", f.Name(), err)
 	}
-	if m.Type() != want {
-		return nil, errors.Join(fmt.Errorf("take over %s: a map of type %s, not %s", f.Name(), m.Type(), want), m.Close())
+	if !slices.Contains(want, m.Type()) {
+		return nil, errors.Join(fmt.Errorf("take over %s: a map of type %s, not one of %s", f.Name(), m.Type(), want), m.Close())
 	}
 	return m, nil
 }
@@ -194,7 +201,7 @@ func (r *Reader) Close() error {
 	if r.ring != nil {
 		errs = append(errs, r.ring.Close())
 	}
-	for _, m := range []*ebpf.Map{r.ringMap, r.counts, r.control} {
+	for _, m := range []*ebpf.Map{r.ringMap, r.counts, r.control, r.counted} {
 		errs = append(errs, m.Close()) // of nil: nothing
 	}
 	return errors.Join(errs...)

@@ -15,6 +15,7 @@ const (
 	poolBytes = 1024  // KH_POOL_BYTES
 	// MaxWaiting is how many calls wait for their return at the same time: KH_MAX_WAITING.
 	MaxWaiting = 65536
+	maxGroup   = 64 // KH_GROUP_BYTES
 	maxRegs    = 32 // KH_MAX_REGS
 
 	// maxStart is the last byte of a record at which a value may begin: the kernel wants room for the longest one there.

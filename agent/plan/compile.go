@@ -31,6 +31,9 @@ func Compile(spec *probe.Spec, t *target.Target, rules *redact.Ruleset) (*Plan, 
 		return nil, problem.New(problem.Internal, "target: %v", err)
 	}
 	limits := spec.WithDefaults().Limits
+	if spec.Aggregate != probe.AggregateNone {
+		limits.ValueBytes = min(limits.ValueBytes, maxGroup)
+	}
 	c := compiler{
 		target: t,
 		rules:  rules,
@@ -41,6 +44,7 @@ func Compile(spec *probe.Spec, t *target.Target, rules *redact.Ruleset) (*Plan, 
 			Sites:        slices.Clone(t.Sites),
 			Limits:       Limits(limits),
 			PolicyDigest: rules.Digest(),
+			Aggregate:    spec.Aggregate,
 		},
 	}
 	if err := c.compile(); err != nil {
@@ -116,12 +120,13 @@ func (c *compiler) compile() error {
 		return err
 	}
 	c.plan.IfEnd = len(c.build.steps)
-	if g := c.target.GoroutineID; g != nil && g.Missing == "" {
+	aggregate := c.spec.Aggregate
+	if g := c.target.GoroutineID; g != nil && g.Missing == "" && aggregate == probe.AggregateNone {
 		c.plan.Goroutine = true
 		c.build.use(Op{Code: OpEmit, Arg: goroutineBytes}, c.build.locate(&g.Data, goroutineBytes, "goroutine"), nil, "goroutine")
 	}
 	for i := range c.target.Values {
-		if v := &c.target.Values[i]; !v.Condition {
+		if v := &c.target.Values[i]; !v.Condition && aggregate != probe.AggregateCount {
 			c.plan.Fields = append(c.plan.Fields, c.field(&c.build, v))
 			if err := c.fits("--arg", v.Path); err != nil {
 				return err
@@ -129,6 +134,9 @@ func (c *compiler) compile() error {
 		}
 	}
 	if err := c.redactionsApply(); err != nil {
+		return err
+	}
+	if err := c.aggregates(); err != nil {
 		return err
 	}
 	var err error

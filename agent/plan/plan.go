@@ -31,6 +31,8 @@ type Plan struct {
 	// Goroutine is set if the first emitted value is the goroutine's number.
 	Goroutine    bool   `json:"goroutine"`
 	PolicyDigest string `json:"policyDigest"`
+	// Aggregate is what becomes of the one field, or of hits alone, instead of records.
+	Aggregate probe.Aggregate `json:"aggregate,omitempty"`
 }
 
 // Returns is the part of a plan that is carried out at the return of a call that was let in at its entry.

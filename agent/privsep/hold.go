@@ -32,6 +32,7 @@ type Holder struct {
 	attached Attached
 	events   chan []event.Event
 	admitted chan struct{}
+	counted  chan *event.Aggregate
 	done     chan struct{} // closed when final and err are set
 
 	mu     sync.Mutex
@@ -71,7 +72,7 @@ func (c *Client) hold(ctx context.Context, r HoldRequest) (*Holder, error) {
 	if a.reply.Held == nil || a.file == nil {
 		return nil, errors.New("the monitor's reply holds no holder")
 	}
-	h := &Holder{news: a.news, pid: a.reply.Held.PID, conn: &conn{file: a.file}, events: make(chan []event.Event, 16), admitted: make(chan struct{}), done: make(chan struct{})}
+	h := &Holder{news: a.news, pid: a.reply.Held.PID, conn: &conn{file: a.file}, events: make(chan []event.Event, 16), admitted: make(chan struct{}), counted: make(chan *event.Aggregate, 1), done: make(chan struct{})}
 	stop := context.AfterFunc(ctx, h.conn.close)
 	err = h.attach(r)
 	if !stop() { // the connection is closed, or about to be
@@ -135,6 +136,12 @@ func (h *Holder) run(awaitEnd func() ended) {
 		case r.Admitted && !admitted:
 			admitted = true
 			close(h.admitted)
+		case r.Aggregate != nil:
+			select { // only the newest counts
+			case <-h.counted:
+			default:
+			}
+			h.counted <- r.Aggregate
 		case len(r.Events) > 0:
 			h.events <- r.Events
 		case r.Counts != nil:
@@ -173,6 +180,10 @@ func (h *Holder) Forked() Forked {
 	}
 	return Forked{}
 }
+
+// Counted hands out, each second, what a session has counted that emits no events: the newest. The last is there before Events is
+// closed.
+func (h *Holder) Counted() <-chan *event.Aggregate { return h.counted }
 
 // Events hands out what was captured, in batches, in the kernel's order. It is closed when the session has ended.
 func (h *Holder) Events() <-chan []event.Event { return h.events }

@@ -31,6 +31,7 @@ type handover struct {
 	Agent, Monitor              int
 	Ring, Counts, Control, Link int
 	Returns                     int // 0: there is none
+	Counted                     int // 0: there is none
 }
 
 // A holderLoader is a holder before it has given its capabilities up.
@@ -191,16 +192,13 @@ func (l *holderLoader) becomeReader(p *plan.Plan, program *loader.Program, attac
 		h.Returns = int(files.Returns.Fd())
 		kept = append(kept, h.Returns)
 	}
+	if files.Counted != nil {
+		h.Counted = int(files.Counted.Fd())
+	}
 	handed, err := handOver("keyhole-reader", h)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(handed)
-	return become{
-		name:   holderName,
-		role:   roleReader,
-		files:  append([]int{handed}, kept...),
-		env:    holderEnvironment,
-		parent: os.Getppid(),
-	}.now()
+	return become{name: holderName, role: roleReader, files: append([]int{handed}, kept...), env: holderEnvironment, parent: os.Getppid()}.now()
 }

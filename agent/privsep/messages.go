@@ -103,10 +103,11 @@ type report struct {
 	Problem  *problem.Error `json:"problem,omitempty"`
 	Attached *Attached      `json:"attached,omitempty"`
 	// Admitted says that the session has only counted so far, fits its budget, and captures from now on.
-	Admitted bool          `json:"admitted,omitempty"`
-	Events   []event.Event `json:"events,omitempty"`
-	Counts   *event.Counts `json:"counts,omitempty"`
-	Final    *final        `json:"final,omitempty"`
+	Admitted  bool             `json:"admitted,omitempty"`
+	Events    []event.Event    `json:"events,omitempty"`
+	Counts    *event.Counts    `json:"counts,omitempty"`
+	Aggregate *event.Aggregate `json:"aggregate,omitempty"`
+	Final     *final           `json:"final,omitempty"`
 }
 
 type final struct {

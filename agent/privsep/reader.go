@@ -16,6 +16,7 @@ import (
 	"github.com/keyhole-dev/keyhole/agent/decode"
 	"github.com/keyhole-dev/keyhole/agent/loader"
 	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 )
 
@@ -99,14 +100,19 @@ func (r *reader) open() error {
 	}
 	r.agent, r.monitor = newConn(r.Agent, "agent"), newConn(r.Monitor, "monitor")
 	file := func(fd int, name string) *os.File { return os.NewFile(uintptr(fd), name) }
-	var err error
-	r.records, err = loader.OpenReader(&loader.Files{
+	files := &loader.Files{
 		Ring:    file(r.Ring, "ring"),
 		Counts:  file(r.Counts, "counts"),
 		Control: file(r.Control, "control"),
 		Link:    file(r.Link, "link"),
 		Returns: returns,
-	})
+	}
+	if r.Counted != 0 {
+		unix.CloseOnExec(r.Counted)
+		files.Counted = file(r.Counted, "counted")
+	}
+	var err error
+	r.records, err = loader.OpenReader(files)
 	if err != nil {
 		return err
 	}
@@ -231,6 +237,13 @@ func (r *reader) finish() error {
 	counts, err := r.records.Counts()
 	if err != nil {
 		return err
+	}
+	if r.Plan.Aggregate != probe.AggregateNone {
+		a, err := r.aggregate(counts)
+		if err != nil {
+			return err
+		}
+		r.queue <- report{Aggregate: a}
 	}
 	r.queue <- report{Final: &final{Counts: counts, EndedBy: r.cause, Why: r.why}}
 	return nil

@@ -32,7 +32,7 @@ func (r *reader) keepBudget() error {
 	g := governor{budget: r.Budgets.Session}
 	ticker := time.NewTicker(quarter)
 	defer ticker.Stop()
-	for {
+	for looks := 1; ; looks++ {
 		select {
 		case <-r.ended:
 			return nil
@@ -47,6 +47,11 @@ func (r *reader) keepBudget() error {
 			return nil
 		}
 		r.endAtLimit(m.counts)
+		if looks%inARow == 0 {
+			if err := r.tellAggregate(m.counts); err != nil {
+				return err
+			}
+		}
 		if err := r.monitor.send(notice{Load: &l}); err != nil {
 			return fmt.Errorf("tell monitor: %w", err)
 		}

@@ -111,7 +111,7 @@ func inspectorPolicy() syscallPolicy {
 func readerPolicy() syscallPolicy {
 	return syscallPolicy{
 		allow:  slices.Concat(runtimeCalls, fileCalls, []string{"bpf", "clone", "mmap", "mprotect", "prctl"}),
-		refuse: append(openNothing(), refuse("bpf", seccomp.NotEqual, unix.BPF_MAP_LOOKUP_ELEM, unix.BPF_MAP_UPDATE_ELEM, unix.BPF_OBJ_GET_INFO_BY_FD)),
+		refuse: append(openNothing(), refuse("bpf", seccomp.NotEqual, unix.BPF_MAP_LOOKUP_ELEM, unix.BPF_MAP_UPDATE_ELEM, unix.BPF_MAP_GET_NEXT_KEY, unix.BPF_OBJ_GET_INFO_BY_FD)),
 		kill:   slices.Concat(escapes, sockets),
 	}
 }

@@ -155,6 +155,13 @@ func (f *follower) take(m *keyholev1.WatchSessionResponse) (done bool, err error
 		} else {
 			f.show(lines)
 		}
+	case *keyholev1.WatchSessionResponse_Aggregate:
+		lines := f.trace.Counted(u.Aggregate, time.Now())
+		if f.form == outputJSON {
+			f.write(m)
+		} else {
+			f.show(lines)
+		}
 	case *keyholev1.WatchSessionResponse_Summary:
 		err := verdict(f.session, u.Summary.GetEndedBy())
 		switch {

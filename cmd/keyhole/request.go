@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,6 +35,8 @@ type request struct {
 	valueBytes uint32
 	maxBytes   uint64
 	budget     string
+	count      bool
+	hist       string
 }
 
 // add defines the flags on a command.
@@ -46,6 +49,8 @@ func (r *request) add(cmd *cobra.Command) {
 	f.StringVar(&r.errors, "errors-only", "", "show only calls that failed, `WHICH` says how: errors, by an error that is not nil or, without one, a negative result; nonzero, by a result that is not 0")
 	f.Lookup("errors-only").NoOptDefVal = string(probe.ErrorsOnly)
 	f.StringArrayVar(&r.redact, "redact", nil, "`PATH=ACTION`: redact more strictly than policy does, by drop, digest, length, suffix:N or prefix:N; repeatable")
+	f.BoolVar(&r.count, "count", false, "count calls in the kernel and show no event; `by PATH` behind it counts them by a value")
+	f.StringVar(&r.hist, "hist", "", "show the histogram of the number at `PATH`, counted in the kernel, and no event")
 	f.StringVar(&r.where, "where", "", "`CONDITION` that a call must meet, such as 'qty > 10 && sku == \"A\"'")
 	f.StringVar(&r.sample, "sample", "", "look at one call of so many, such as `1/10`")
 	f.StringVar(&r.rate, "rate", "", fmt.Sprintf("show at most so many calls a second, such as `10/s` (default %d/s)", probe.DefaultRate))
@@ -59,14 +64,20 @@ func (r *request) add(cmd *cobra.Command) {
 }
 
 // spec reads the flags and arguments of a command. The reason may still be missing.
-func (r *request) spec(target, function string) (probe.Spec, error) {
+func (r *request) spec(args []string) (probe.Spec, error) {
+	args, by, err := r.countedBy(args)
+	if err != nil {
+		return probe.Spec{}, err
+	}
 	s := probe.Spec{
-		Function: function, Arguments: r.arguments, Where: r.where, Reason: r.reason,
+		Function: args[1], Arguments: r.arguments, Where: r.where, Reason: r.reason,
 		Results: r.results, SlowerThan: r.slowerThan, Errors: probe.Errors(r.errors),
 		Limits: probe.Limits{TTL: r.ttl, MaxHits: r.maxHits, ValueBytes: r.valueBytes, MaxBytes: r.maxBytes},
 	}
-	var err error
-	if s.Target, err = selector(target, r.node); err != nil {
+	if err := r.aggregate(&s, by); err != nil {
+		return s, err
+	}
+	if s.Target, err = selector(args[0], r.node); err != nil {
 		return s, err
 	}
 	if r.ttl == 0 || r.valueBytes == 0 || r.maxBytes == 0 {
@@ -104,6 +115,38 @@ func (r *request) spec(target, function string) (probe.Spec, error) {
 		return s, invalid("%v", err)
 	}
 	return s.WithDefaults(), nil
+}
+
+// countedBy takes `by PATH` out of the arguments, wherever a person put it.
+func (r *request) countedBy(args []string) (rest []string, path string, err error) {
+	if r.count && len(args) == 4 {
+		if i := slices.Index(args[:3], "by"); i >= 0 {
+			return slices.Concat(args[:i], args[i+2:]), args[i+1], nil
+		}
+	}
+	if len(args) != 2 {
+		return nil, "", invalid("want TARGET and FUNCTION, and behind --count perhaps `by PATH`, not %d arguments", len(args))
+	}
+	return args, "", nil
+}
+
+// aggregate fills in what is counted, if anything is.
+func (r *request) aggregate(s *probe.Spec, by string) error {
+	switch {
+	case r.count && r.hist != "":
+		return invalid("--count and --hist: give one of them")
+	case (r.count || r.hist != "") && len(r.arguments) > 0:
+		return invalid("--arg: no event leaves with --count or --hist; --count by PATH counts by a value")
+	case (r.count || r.hist != "") && r.rate != "":
+		return invalid("--rate: no event leaves with --count or --hist")
+	case r.hist != "":
+		s.Aggregate, s.Arguments = probe.AggregateHistogram, []string{r.hist}
+	case by != "":
+		s.Aggregate, s.Arguments = probe.AggregateGroups, []string{by}
+	case r.count:
+		s.Aggregate = probe.AggregateCount
+	}
+	return nil
 }
 
 func selector(target, node string) (probe.Selector, error) {

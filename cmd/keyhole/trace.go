@@ -25,14 +25,15 @@ func (sh *shell) traceCommand() *cobra.Command {
 		Short: "Show a function's calls as they happen",
 		Long: "Trace puts a request on record, attaches a probe to the function and shows its calls until the deadline, the\n" +
 			"limit, or Ctrl-C, which detaches; a second Ctrl-C leaves the session to its deadline.\n\n" +
-			"TARGET is pid/N or exe/PATH. FUNCTION is found by suffix: Cart.Checkout finds main.(*Cart).Checkout.",
+			"TARGET is pid/N or exe/PATH. FUNCTION is found by suffix: Cart.Checkout finds main.(*Cart).Checkout.\n" +
+			"With --count and --hist the kernel counts and no event leaves; a line a second says how much.",
 		Example: "  keyhole trace pid/4711 Cart.Checkout --arg user.email --arg qty --where 'qty > 10' --for 30s --reason INC-4211",
-		Args:    arguments(2, 2),
+		Args:    arguments(2, 4),
 	}
 	r.add(cmd)
 	form := outputFlag(cmd)
 	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
-		spec, err := r.spec(args[0], args[1])
+		spec, err := r.spec(args)
 		if err != nil {
 			return err
 		}
@@ -110,12 +111,12 @@ func (sh *shell) explainCommand() *cobra.Command {
 		Long: "Explain shows the plan of a trace with the same flags: where it would attach, what it would read from where, what would\n" +
 			"leave the kernel as what and by which rule, and what cannot be read. It attaches nothing.",
 		Example: "  keyhole explain pid/4711 Cart.Checkout --arg user.email --arg user.password",
-		Args:    arguments(2, 2),
+		Args:    arguments(2, 4),
 	}
 	r.add(cmd)
 	form := outputFlag(cmd)
 	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
-		spec, err := r.spec(args[0], args[1])
+		spec, err := r.spec(args)
 		if err != nil {
 			return err
 		}

@@ -21,7 +21,8 @@ type Watcher struct {
 	id       string
 	events   chan *keyholev1.Event
 	changed  chan struct{}
-	lost     uint64 // the registry's lock guards it
+	counts   *keyholev1.Aggregate // not handed out yet; the registry's lock guards it
+	lost     uint64               // the registry's lock guards it
 	revision int64
 	summary  *keyholev1.Summary // the last that was handed out
 }
@@ -74,6 +75,11 @@ func (w *Watcher) Next(ctx context.Context) (*keyholev1.WatchSessionResponse, er
 func (w *Watcher) look() (*keyholev1.WatchSessionResponse, error) {
 	w.registry.mu.Lock()
 	defer w.registry.mu.Unlock()
+	if a := w.counts; a != nil {
+		w.counts = nil
+		w.poke() // what else has changed comes behind it
+		return &keyholev1.WatchSessionResponse{Update: &keyholev1.WatchSessionResponse_Aggregate{Aggregate: a}}, nil
+	}
 	m := w.session.snapshot()
 	if m.GetSummary() != nil {
 		// What this watcher missed was delivered to the control plane, and no further.
@@ -107,6 +113,20 @@ func (w *Watcher) poke() {
 // announce tells everybody who watches that the session has changed. The registry is locked.
 func (s *session) announce() {
 	for w := range s.watchers {
+		w.poke()
+	}
+}
+
+// DeliverCounts hands what a session has counted to those who watch it. A watcher that is slow gets the newest only.
+func (r *Registry) DeliverCounts(nodeName string, a *keyholev1.Aggregate) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.sessions[a.GetSessionId()]
+	if s == nil || s.Session.GetNode() != nodeName {
+		return
+	}
+	for w := range s.watchers {
+		w.counts = a
 		w.poke()
 	}
 }

@@ -116,6 +116,8 @@ func (c *agentConnection) receive(ctx context.Context) error {
 			}
 		case *keyholev1.ConnectRequest_Events:
 			c.s.Registry.Deliver(c.spool.node, m.Events.GetEvents())
+		case *keyholev1.ConnectRequest_Counts:
+			c.s.Registry.DeliverCounts(c.spool.node, m.Counts)
 		case *keyholev1.ConnectRequest_Answer:
 			c.Answered(m.Answer)
 		case *keyholev1.ConnectRequest_Spool:

@@ -4,7 +4,10 @@
 // each that was redacted. Its JSON names are part of the product's contract.
 package event
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // An Event is one hit of a probe.
 type Event struct {
@@ -118,6 +121,73 @@ func (u UnpairedCounts) ByReason() map[string]uint64 {
 	return map[string]uint64{
 		UnpairedCapacity: u.NoRoom, UnpairedUnwound: u.Unwound, UnpairedGoroutine: u.GoroutineEnded, UnpairedNoReturn: u.Waiting,
 	}
+}
+
+// An Aggregate is what a session has counted in the kernel so far, in the place of events.
+type Aggregate struct {
+	SessionID string
+	Node      string
+	Time      time.Time
+	Function  string
+	Calls     uint64 // counted
+	Path      string // of the value that they are counted by, or of the number; empty: there is none
+	Groups    []Group
+	Other     uint64     // calls with values beyond those that there was room for
+	Histogram *Histogram // nil: they are not counted so
+}
+
+// A Group is the calls with one value.
+type Group struct {
+	Value Value
+	Calls uint64
+}
+
+// A Histogram is numbers in the buckets of an OpenTelemetry exponential histogram: bucket i of so many at a scale holds what
+// is above 2^(i/2^scale) and not above 2^((i+1)/2^scale).
+type Histogram struct {
+	Scale              int
+	Zero               uint64
+	Positive, Negative Buckets
+	Sum                int64  // modulo 2^64
+	Missing            uint64 // calls in which the number could not be read
+}
+
+// Buckets are the counts of those from the first that is not empty to the last, and the number of the first.
+type Buckets struct {
+	Offset int
+	Counts []uint64
+}
+
+// Count is how many numbers there are.
+func (h *Histogram) Count() uint64 {
+	n := h.Zero
+	for _, b := range []Buckets{h.Positive, h.Negative} {
+		for _, c := range b.Counts {
+			n += c
+		}
+	}
+	return n
+}
+
+// Quantile is a number that a share q of all, 0 to 1, does not exceed: the upper bound of its bucket. 0 if there are none.
+func (h *Histogram) Quantile(q float64) float64 {
+	want := uint64(math.Ceil(q * float64(h.Count())))
+	bound := func(i int) float64 { return math.Exp2(float64(i) / math.Exp2(float64(h.Scale))) }
+	var seen uint64
+	for i := len(h.Negative.Counts) - 1; i >= 0; i-- {
+		if seen += h.Negative.Counts[i]; seen >= want && seen > 0 {
+			return -bound(h.Negative.Offset + i)
+		}
+	}
+	if seen += h.Zero; seen >= want {
+		return 0
+	}
+	for i, n := range h.Positive.Counts {
+		if seen += n; seen >= want {
+			return bound(h.Positive.Offset + i + 1)
+		}
+	}
+	return 0
 }
 
 // Causes that end a session: an open list, `endedBy` in JSON.

@@ -189,7 +189,7 @@ func (c *Ceiling) Allow(spec *probe.Spec) error {
 		return denied("--rate %d/s: at most %d/s here", l.Rate, c.MaxRate)
 	case l.MaxBytes > c.MaxBytes:
 		return denied("limit of %d bytes: at most %d here", l.MaxBytes, c.MaxBytes)
-	case c.MaxHits > 0 && (l.MaxHits == 0 || l.MaxHits > c.MaxHits):
+	case c.MaxHits > 0 && spec.Aggregate == probe.AggregateNone && (l.MaxHits == 0 || l.MaxHits > c.MaxHits):
 		return denied("--max-hits has to be given, and at most %d here", c.MaxHits)
 	case l.Budget > max(c.MaxBudget, probe.DefaultBudget): // the default is bounded, not refused
 		return denied("--budget %v: at most %v here", l.Budget, c.MaxBudget)

@@ -32,6 +32,8 @@ type Spec struct {
 	Redact []Redaction `json:"redact,omitempty"`
 	Limits Limits      `json:"limits"`
 	Reason string      `json:"reason"`
+	// Aggregate says what is counted in the kernel instead of emitting events. Groups and histograms take the one argument.
+	Aggregate Aggregate `json:"aggregate,omitempty"`
 }
 
 // Duration is the path that stands for how long a call took. A result of that name is r0, r1, ... by its place.
@@ -53,6 +55,17 @@ func (s *Spec) Returns() bool { return len(s.Results) > 0 || s.SlowerThan > 0 ||
 func (s *Spec) ResultPaths() []string {
 	return slices.DeleteFunc(slices.Clone(s.Results), func(path string) bool { return path == Duration })
 }
+
+// An Aggregate is a way to count hits without emitting events.
+type Aggregate string
+
+// The ways to count.
+const (
+	AggregateNone      Aggregate = ""
+	AggregateCount     Aggregate = "count"     // all together
+	AggregateGroups    Aggregate = "groups"    // by a value
+	AggregateHistogram Aggregate = "histogram" // of a number
+)
 
 // SelectorKind says how a Selector names its target.
 type SelectorKind string

@@ -45,6 +45,9 @@ func (s *Spec) Validate() error {
 	if err := s.Limits.Validate(); err != nil {
 		return err
 	}
+	if err := s.validateAggregate(); err != nil {
+		return err
+	}
 	if strings.TrimSpace(s.Reason) == "" {
 		return errors.New("--reason: missing; say why, it goes on record")
 	}
@@ -132,6 +135,35 @@ func validatePaths(flag string, paths []string) error {
 			return fmt.Errorf("%s %s: given twice", flag, a)
 		}
 		seen[a] = true
+	}
+	return nil
+}
+
+func (s *Spec) validateAggregate() error {
+	flag := "--count"
+	switch s.Aggregate {
+	case AggregateNone:
+		return nil
+	case AggregateCount:
+		if len(s.Arguments) > 0 {
+			return errors.New("--count: it captures no --arg; --count by PATH counts by a value")
+		}
+	case AggregateGroups:
+		if len(s.Arguments) != 1 {
+			return fmt.Errorf("--count by: %d paths; give one, and no --arg", len(s.Arguments))
+		}
+	case AggregateHistogram:
+		if flag = "--hist"; len(s.Arguments) != 1 {
+			return fmt.Errorf("--hist: %d paths; give one, and no --arg", len(s.Arguments))
+		}
+	default:
+		return fmt.Errorf("unknown aggregate %.32q", s.Aggregate)
+	}
+	if s.Returns() {
+		return fmt.Errorf("%s: calls are counted where they begin: leave --ret, --slower-than and --errors-only out", flag)
+	}
+	if s.Limits.MaxHits > 0 {
+		return fmt.Errorf("%s: no event leaves that --max-hits could count", flag)
 	}
 	return nil
 }

@@ -36,6 +36,7 @@ func FromSpec(m *keyholev1.Spec) (*probe.Spec, error) {
 		SlowerThan: m.GetSlowerThan().AsDuration(),
 		Errors:     probe.Errors(m.GetErrors()),
 		Reason:     m.GetReason(),
+		Aggregate:  probe.Aggregate(m.GetAggregate()),
 	}
 	for _, path := range m.GetResults() {
 		spec.Results = append(spec.Results, probe.Canonical(path))
@@ -64,6 +65,7 @@ func ToSpec(s *probe.Spec) *keyholev1.Spec {
 		Results:   s.Results,
 		Errors:    string(s.Errors),
 		Reason:    s.Reason,
+		Aggregate: string(s.Aggregate),
 	}
 	if s.SlowerThan > 0 {
 		m.SlowerThan = durationpb.New(s.SlowerThan)

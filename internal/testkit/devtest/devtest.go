@@ -109,8 +109,29 @@ func (d *Dev) MustRun(args ...string) string {
 
 // An Update is one line of `keyhole trace -o json`.
 type Update struct {
-	Event   *Event   `json:"event"`
-	Summary *Summary `json:"summary"`
+	Event     *Event     `json:"event"`
+	Aggregate *Aggregate `json:"aggregate"`
+	Summary   *Summary   `json:"summary"`
+}
+
+// An Aggregate is what a session has counted so far.
+type Aggregate struct {
+	Calls  uint64 `json:"calls,string"`
+	Path   string `json:"path"`
+	Other  uint64 `json:"other,string"`
+	Groups []struct {
+		Value Value  `json:"value"`
+		Calls uint64 `json:"calls,string"`
+	} `json:"groups"`
+	Histogram *struct {
+		Scale    int    `json:"scale"`
+		Zero     uint64 `json:"zero,string"`
+		Sum      int64  `json:"sum,string"`
+		Positive struct {
+			Offset int      `json:"offset"`
+			Counts []string `json:"counts"`
+		} `json:"positive"`
+	} `json:"histogram"`
 }
 
 // An Event is one call as the JSON says it.

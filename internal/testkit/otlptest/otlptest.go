@@ -17,16 +17,18 @@ import (
 	"time"
 
 	collectorlogs "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	collectormetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	collectortrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	common "go.opentelemetry.io/proto/otlp/common/v1"
 	logs "go.opentelemetry.io/proto/otlp/logs/v1"
+	metrics "go.opentelemetry.io/proto/otlp/metrics/v1"
 	resource "go.opentelemetry.io/proto/otlp/resource/v1"
 	trace "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 )
 
-// A Receiver takes spans and log records. It is safe for concurrent use.
+// A Receiver takes spans, metrics and log records. It is safe for concurrent use.
 type Receiver struct {
 	GRPC string // host:port, for OTEL_EXPORTER_OTLP_PROTOCOL=grpc
 	HTTP string // host:port, for http/protobuf, the default
@@ -38,6 +40,7 @@ type Receiver struct {
 	changed chan struct{} // closed, and replaced, when something arrived
 	spans   []Span
 	logs    []LogRecord
+	metrics []Metric
 }
 
 // A Span is what arrived, with the attributes of the resource that sent it.
@@ -49,6 +52,12 @@ type Span struct {
 // A LogRecord is what arrived, with the attributes of the resource that sent it.
 type LogRecord struct {
 	*logs.LogRecord
+	Resource *resource.Resource
+}
+
+// A Metric is what arrived, with the attributes of the resource that sent it.
+type Metric struct {
+	*metrics.Metric
 	Resource *resource.Resource
 }
 
@@ -66,9 +75,11 @@ func Start() (*Receiver, error) {
 	}
 	r.GRPC, r.HTTP = lg.Addr().String(), lh.Addr().String()
 	collectortrace.RegisterTraceServiceServer(r.grpc, traceService{r: r})
+	collectormetrics.RegisterMetricsServiceServer(r.grpc, metricsService{r: r})
 	collectorlogs.RegisterLogsServiceServer(r.grpc, logsService{r: r})
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/traces", handler(traceService{r: r}.Export))
+	mux.HandleFunc("POST /v1/metrics", handler(metricsService{r: r}.Export))
 	mux.HandleFunc("POST /v1/logs", handler(logsService{r: r}.Export))
 	r.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go r.grpc.Serve(lg) //nolint:errcheck // it ends with Stop
@@ -86,7 +97,7 @@ func (r *Receiver) Close() error {
 func (r *Receiver) Environment() []string {
 	return []string{
 		"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + r.GRPC, "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
-		"OTEL_BSP_SCHEDULE_DELAY=100", "OTEL_BLRP_SCHEDULE_DELAY=100",
+		"OTEL_BSP_SCHEDULE_DELAY=100", "OTEL_BLRP_SCHEDULE_DELAY=100", "OTEL_METRIC_EXPORT_INTERVAL=200",
 	}
 }
 
@@ -102,6 +113,13 @@ func (r *Receiver) LogRecords() []LogRecord {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.logs)
+}
+
+// Metrics returns the metrics that arrived so far, each as often as it was sent.
+func (r *Receiver) Metrics() []Metric {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.metrics)
 }
 
 // WaitFor returns when done says so of what arrived, or when ctx ends, with an error that says how much arrived.
@@ -167,6 +185,24 @@ func (s traceService) Export(_ context.Context, req *collectortrace.ExportTraceS
 	}
 	s.r.add(spans, nil)
 	return &collectortrace.ExportTraceServiceResponse{}, nil
+}
+
+type metricsService struct {
+	collectormetrics.UnimplementedMetricsServiceServer
+	r *Receiver
+}
+
+func (s metricsService) Export(_ context.Context, req *collectormetrics.ExportMetricsServiceRequest) (*collectormetrics.ExportMetricsServiceResponse, error) {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	for _, rm := range req.GetResourceMetrics() {
+		for _, sm := range rm.GetScopeMetrics() {
+			for _, m := range sm.GetMetrics() {
+				s.r.metrics = append(s.r.metrics, Metric{m, rm.GetResource()})
+			}
+		}
+	}
+	return &collectormetrics.ExportMetricsServiceResponse{}, nil
 }
 
 type logsService struct {

@@ -95,9 +95,11 @@ type Spec struct {
 	Limits    *Limits                `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
 	Reason    string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What to capture at the return; "duration" stands for the time that a call took, which comes with any other too.
-	Results       []string             `protobuf:"bytes,8,rep,name=results,proto3" json:"results,omitempty"`
-	SlowerThan    *durationpb.Duration `protobuf:"bytes,9,opt,name=slower_than,json=slowerThan,proto3" json:"slower_than,omitempty"` // leaves out calls that took less
-	Errors        string               `protobuf:"bytes,10,opt,name=errors,proto3" json:"errors,omitempty"`                          // leaves out calls that did not fail
+	Results    []string             `protobuf:"bytes,8,rep,name=results,proto3" json:"results,omitempty"`
+	SlowerThan *durationpb.Duration `protobuf:"bytes,9,opt,name=slower_than,json=slowerThan,proto3" json:"slower_than,omitempty"` // leaves out calls that took less
+	Errors     string               `protobuf:"bytes,10,opt,name=errors,proto3" json:"errors,omitempty"`                          // leaves out calls that did not fail
+	// What is counted in the kernel instead of emitting events: count, groups, histogram. The latter two take the one argument.
+	Aggregate     string `protobuf:"bytes,11,opt,name=aggregate,proto3" json:"aggregate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -198,6 +200,13 @@ func (x *Spec) GetSlowerThan() *durationpb.Duration {
 func (x *Spec) GetErrors() string {
 	if x != nil {
 		return x.Errors
+	}
+	return ""
+}
+
+func (x *Spec) GetAggregate() string {
+	if x != nil {
+		return x.Aggregate
 	}
 	return ""
 }
@@ -1427,6 +1436,306 @@ func (x *Summary) GetUnpairedReasons() map[string]uint64 {
 	return nil
 }
 
+// Aggregate is what a session has counted in the kernel so far.
+type Aggregate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SessionId     string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	Function      string                 `protobuf:"bytes,4,opt,name=function,proto3" json:"function,omitempty"`
+	Calls         uint64                 `protobuf:"varint,5,opt,name=calls,proto3" json:"calls,omitempty"`
+	Path          string                 `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`     // of the value that they are counted by, or of the number
+	Groups        []*Group               `protobuf:"bytes,7,rep,name=groups,proto3" json:"groups,omitempty"` // the largest first
+	Other         uint64                 `protobuf:"varint,8,opt,name=other,proto3" json:"other,omitempty"`  // calls with values beyond those that there was room for
+	Histogram     *Histogram             `protobuf:"bytes,9,opt,name=histogram,proto3" json:"histogram,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Aggregate) Reset() {
+	*x = Aggregate{}
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Aggregate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Aggregate) ProtoMessage() {}
+
+func (x *Aggregate) ProtoReflect() protoreflect.Message {
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Aggregate.ProtoReflect.Descriptor instead.
+func (*Aggregate) Descriptor() ([]byte, []int) {
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Aggregate) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *Aggregate) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Aggregate) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Aggregate) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *Aggregate) GetCalls() uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *Aggregate) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Aggregate) GetGroups() []*Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *Aggregate) GetOther() uint64 {
+	if x != nil {
+		return x.Other
+	}
+	return 0
+}
+
+func (x *Aggregate) GetHistogram() *Histogram {
+	if x != nil {
+		return x.Histogram
+	}
+	return nil
+}
+
+// Group is the calls with one value.
+type Group struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Value         *Value                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	Calls         uint64                 `protobuf:"varint,2,opt,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Group) Reset() {
+	*x = Group{}
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Group) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Group) ProtoMessage() {}
+
+func (x *Group) ProtoReflect() protoreflect.Message {
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Group.ProtoReflect.Descriptor instead.
+func (*Group) Descriptor() ([]byte, []int) {
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Group) GetValue() *Value {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *Group) GetCalls() uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+// Histogram is an OpenTelemetry exponential histogram.
+type Histogram struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Scale         int32                  `protobuf:"varint,1,opt,name=scale,proto3" json:"scale,omitempty"`
+	Zero          uint64                 `protobuf:"varint,2,opt,name=zero,proto3" json:"zero,omitempty"`
+	Positive      *Buckets               `protobuf:"bytes,3,opt,name=positive,proto3" json:"positive,omitempty"`
+	Negative      *Buckets               `protobuf:"bytes,4,opt,name=negative,proto3" json:"negative,omitempty"`
+	Sum           int64                  `protobuf:"varint,5,opt,name=sum,proto3" json:"sum,omitempty"`
+	Missing       uint64                 `protobuf:"varint,6,opt,name=missing,proto3" json:"missing,omitempty"` // calls in which the number could not be read
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Histogram) Reset() {
+	*x = Histogram{}
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Histogram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Histogram) ProtoMessage() {}
+
+func (x *Histogram) ProtoReflect() protoreflect.Message {
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
+func (*Histogram) Descriptor() ([]byte, []int) {
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Histogram) GetScale() int32 {
+	if x != nil {
+		return x.Scale
+	}
+	return 0
+}
+
+func (x *Histogram) GetZero() uint64 {
+	if x != nil {
+		return x.Zero
+	}
+	return 0
+}
+
+func (x *Histogram) GetPositive() *Buckets {
+	if x != nil {
+		return x.Positive
+	}
+	return nil
+}
+
+func (x *Histogram) GetNegative() *Buckets {
+	if x != nil {
+		return x.Negative
+	}
+	return nil
+}
+
+func (x *Histogram) GetSum() int64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *Histogram) GetMissing() uint64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
+}
+
+// Buckets are counts from the bucket of number offset on.
+type Buckets struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offset        int32                  `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	Counts        []uint64               `protobuf:"varint,2,rep,packed,name=counts,proto3" json:"counts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Buckets) Reset() {
+	*x = Buckets{}
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Buckets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Buckets) ProtoMessage() {}
+
+func (x *Buckets) ProtoReflect() protoreflect.Message {
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Buckets.ProtoReflect.Descriptor instead.
+func (*Buckets) Descriptor() ([]byte, []int) {
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Buckets) GetOffset() int32 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Buckets) GetCounts() []uint64 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
 type CreateSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Spec  *Spec                  `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
@@ -1438,7 +1747,7 @@ type CreateSessionRequest struct {
 
 func (x *CreateSessionRequest) Reset() {
 	*x = CreateSessionRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[12]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1450,7 +1759,7 @@ func (x *CreateSessionRequest) String() string {
 func (*CreateSessionRequest) ProtoMessage() {}
 
 func (x *CreateSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[12]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1463,7 +1772,7 @@ func (x *CreateSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSessionRequest.ProtoReflect.Descriptor instead.
 func (*CreateSessionRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{12}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateSessionRequest) GetSpec() *Spec {
@@ -1490,7 +1799,7 @@ type CreateSessionResponse struct {
 
 func (x *CreateSessionResponse) Reset() {
 	*x = CreateSessionResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[13]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +1811,7 @@ func (x *CreateSessionResponse) String() string {
 func (*CreateSessionResponse) ProtoMessage() {}
 
 func (x *CreateSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[13]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,7 +1824,7 @@ func (x *CreateSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSessionResponse.ProtoReflect.Descriptor instead.
 func (*CreateSessionResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{13}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateSessionResponse) GetSession() *Session {
@@ -1541,7 +1850,7 @@ type WatchSessionRequest struct {
 
 func (x *WatchSessionRequest) Reset() {
 	*x = WatchSessionRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[14]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1862,7 @@ func (x *WatchSessionRequest) String() string {
 func (*WatchSessionRequest) ProtoMessage() {}
 
 func (x *WatchSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[14]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1875,7 @@ func (x *WatchSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSessionRequest.ProtoReflect.Descriptor instead.
 func (*WatchSessionRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{14}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchSessionRequest) GetSessionId() string {
@@ -1583,6 +1892,7 @@ type WatchSessionResponse struct {
 	//	*WatchSessionResponse_Session
 	//	*WatchSessionResponse_Event
 	//	*WatchSessionResponse_Summary
+	//	*WatchSessionResponse_Aggregate
 	Update        isWatchSessionResponse_Update `protobuf_oneof:"update"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1590,7 +1900,7 @@ type WatchSessionResponse struct {
 
 func (x *WatchSessionResponse) Reset() {
 	*x = WatchSessionResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[15]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1912,7 @@ func (x *WatchSessionResponse) String() string {
 func (*WatchSessionResponse) ProtoMessage() {}
 
 func (x *WatchSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[15]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1925,7 @@ func (x *WatchSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSessionResponse.ProtoReflect.Descriptor instead.
 func (*WatchSessionResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{15}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchSessionResponse) GetUpdate() isWatchSessionResponse_Update {
@@ -1652,6 +1962,15 @@ func (x *WatchSessionResponse) GetSummary() *Summary {
 	return nil
 }
 
+func (x *WatchSessionResponse) GetAggregate() *Aggregate {
+	if x != nil {
+		if x, ok := x.Update.(*WatchSessionResponse_Aggregate); ok {
+			return x.Aggregate
+		}
+	}
+	return nil
+}
+
 type isWatchSessionResponse_Update interface {
 	isWatchSessionResponse_Update()
 }
@@ -1668,11 +1987,17 @@ type WatchSessionResponse_Summary struct {
 	Summary *Summary `protobuf:"bytes,3,opt,name=summary,proto3,oneof"` // last
 }
 
+type WatchSessionResponse_Aggregate struct {
+	Aggregate *Aggregate `protobuf:"bytes,4,opt,name=aggregate,proto3,oneof"` // in the place of events, each second
+}
+
 func (*WatchSessionResponse_Session) isWatchSessionResponse_Update() {}
 
 func (*WatchSessionResponse_Event) isWatchSessionResponse_Update() {}
 
 func (*WatchSessionResponse_Summary) isWatchSessionResponse_Update() {}
+
+func (*WatchSessionResponse_Aggregate) isWatchSessionResponse_Update() {}
 
 type GetSessionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1683,7 +2008,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[16]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +2020,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[16]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +2033,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{16}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetSessionRequest) GetSessionId() string {
@@ -1727,7 +2052,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[17]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +2064,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[17]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +2077,7 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{17}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetSessionResponse) GetSession() *Session {
@@ -1771,7 +2096,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[18]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1783,7 +2108,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[18]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1796,7 +2121,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{18}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListSessionsRequest) GetAll() bool {
@@ -1815,7 +2140,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[19]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +2152,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[19]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +2165,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{19}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -1864,7 +2189,7 @@ type StopSessionRequest struct {
 
 func (x *StopSessionRequest) Reset() {
 	*x = StopSessionRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[20]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +2201,7 @@ func (x *StopSessionRequest) String() string {
 func (*StopSessionRequest) ProtoMessage() {}
 
 func (x *StopSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[20]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +2214,7 @@ func (x *StopSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopSessionRequest.ProtoReflect.Descriptor instead.
 func (*StopSessionRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{20}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StopSessionRequest) GetWhich() isStopSessionRequest_Which {
@@ -1957,7 +2282,7 @@ type StopSessionResponse struct {
 
 func (x *StopSessionResponse) Reset() {
 	*x = StopSessionResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[21]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2294,7 @@ func (x *StopSessionResponse) String() string {
 func (*StopSessionResponse) ProtoMessage() {}
 
 func (x *StopSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[21]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2307,7 @@ func (x *StopSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopSessionResponse.ProtoReflect.Descriptor instead.
 func (*StopSessionResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{21}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StopSessionResponse) GetSessions() []*Session {
@@ -2001,7 +2326,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[22]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2338,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[22]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2351,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{22}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExplainRequest) GetSpec() *Spec {
@@ -2066,7 +2391,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[23]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2403,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[23]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2416,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{23}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExplainResponse) GetNode() string {
@@ -2259,7 +2584,7 @@ type ListFunctionsRequest struct {
 
 func (x *ListFunctionsRequest) Reset() {
 	*x = ListFunctionsRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[24]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2596,7 @@ func (x *ListFunctionsRequest) String() string {
 func (*ListFunctionsRequest) ProtoMessage() {}
 
 func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[24]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2609,7 @@ func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsRequest.ProtoReflect.Descriptor instead.
 func (*ListFunctionsRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{24}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListFunctionsRequest) GetTarget() *Selector {
@@ -2320,7 +2645,7 @@ type ListFunctionsResponse struct {
 
 func (x *ListFunctionsResponse) Reset() {
 	*x = ListFunctionsResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[25]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2332,7 +2657,7 @@ func (x *ListFunctionsResponse) String() string {
 func (*ListFunctionsResponse) ProtoMessage() {}
 
 func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[25]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2345,7 +2670,7 @@ func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsResponse.ProtoReflect.Descriptor instead.
 func (*ListFunctionsResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{25}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListFunctionsResponse) GetFunctions() []*FunctionInfo {
@@ -2390,7 +2715,7 @@ type FunctionInfo struct {
 
 func (x *FunctionInfo) Reset() {
 	*x = FunctionInfo{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[26]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2727,7 @@ func (x *FunctionInfo) String() string {
 func (*FunctionInfo) ProtoMessage() {}
 
 func (x *FunctionInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[26]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2740,7 @@ func (x *FunctionInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FunctionInfo.ProtoReflect.Descriptor instead.
 func (*FunctionInfo) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{26}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FunctionInfo) GetName() string {
@@ -2470,7 +2795,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[27]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2807,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[27]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2820,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{27}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Parameter) GetName() string {
@@ -2520,7 +2845,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[28]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2532,7 +2857,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[28]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2545,7 +2870,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{28}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{32}
 }
 
 type ListNodesResponse struct {
@@ -2557,7 +2882,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[29]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2569,7 +2894,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[29]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2582,7 +2907,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{29}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -2612,7 +2937,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[30]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2949,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[30]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2962,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{30}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Node) GetName() string {
@@ -2737,7 +3062,7 @@ type SelfTest struct {
 
 func (x *SelfTest) Reset() {
 	*x = SelfTest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[31]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +3074,7 @@ func (x *SelfTest) String() string {
 func (*SelfTest) ProtoMessage() {}
 
 func (x *SelfTest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[31]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2762,7 +3087,7 @@ func (x *SelfTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfTest.ProtoReflect.Descriptor instead.
 func (*SelfTest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{31}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SelfTest) GetTrapNs() uint64 {
@@ -2804,7 +3129,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[32]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2816,7 +3141,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[32]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2829,7 +3154,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{32}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Check) GetName() string {
@@ -2866,7 +3191,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[33]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2878,7 +3203,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[33]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2891,7 +3216,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{33}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Finding) GetSubject() string {
@@ -2932,6 +3257,7 @@ type ConnectRequest struct {
 	//	*ConnectRequest_Events
 	//	*ConnectRequest_Answer
 	//	*ConnectRequest_Spool
+	//	*ConnectRequest_Counts
 	Message       isConnectRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2939,7 +3265,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[34]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3277,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[34]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3290,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{34}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ConnectRequest) GetMessage() isConnectRequest_Message {
@@ -3019,6 +3345,15 @@ func (x *ConnectRequest) GetSpool() *SpoolBatch {
 	return nil
 }
 
+func (x *ConnectRequest) GetCounts() *Aggregate {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectRequest_Counts); ok {
+			return x.Counts
+		}
+	}
+	return nil
+}
+
 type isConnectRequest_Message interface {
 	isConnectRequest_Message()
 }
@@ -3043,6 +3378,10 @@ type ConnectRequest_Spool struct {
 	Spool *SpoolBatch `protobuf:"bytes,5,opt,name=spool,proto3,oneof"` // the agent's own audit records
 }
 
+type ConnectRequest_Counts struct {
+	Counts *Aggregate `protobuf:"bytes,6,opt,name=counts,proto3,oneof"` // a live copy
+}
+
 func (*ConnectRequest_Hello) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Report) isConnectRequest_Message() {}
@@ -3052,6 +3391,8 @@ func (*ConnectRequest_Events) isConnectRequest_Message() {}
 func (*ConnectRequest_Answer) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Spool) isConnectRequest_Message() {}
+
+func (*ConnectRequest_Counts) isConnectRequest_Message() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3064,7 +3405,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[35]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +3417,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[35]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +3430,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{35}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Hello) GetNode() *Node {
@@ -3123,7 +3464,7 @@ type SessionReport struct {
 
 func (x *SessionReport) Reset() {
 	*x = SessionReport{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[36]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3135,7 +3476,7 @@ func (x *SessionReport) String() string {
 func (*SessionReport) ProtoMessage() {}
 
 func (x *SessionReport) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[36]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3148,7 +3489,7 @@ func (x *SessionReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionReport.ProtoReflect.Descriptor instead.
 func (*SessionReport) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{36}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SessionReport) GetSession() *Session {
@@ -3167,7 +3508,7 @@ type EventBatch struct {
 
 func (x *EventBatch) Reset() {
 	*x = EventBatch{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[37]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3179,7 +3520,7 @@ func (x *EventBatch) String() string {
 func (*EventBatch) ProtoMessage() {}
 
 func (x *EventBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[37]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3192,7 +3533,7 @@ func (x *EventBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventBatch.ProtoReflect.Descriptor instead.
 func (*EventBatch) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{37}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *EventBatch) GetEvents() []*Event {
@@ -3212,7 +3553,7 @@ type SpoolBatch struct {
 
 func (x *SpoolBatch) Reset() {
 	*x = SpoolBatch{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[38]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3224,7 +3565,7 @@ func (x *SpoolBatch) String() string {
 func (*SpoolBatch) ProtoMessage() {}
 
 func (x *SpoolBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[38]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3237,7 +3578,7 @@ func (x *SpoolBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpoolBatch.ProtoReflect.Descriptor instead.
 func (*SpoolBatch) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{38}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SpoolBatch) GetRecords() [][]byte {
@@ -3262,7 +3603,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[39]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3274,7 +3615,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[39]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3287,7 +3628,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{39}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Answer) GetQuestionId() string {
@@ -3365,7 +3706,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[40]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3377,7 +3718,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[40]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3390,7 +3731,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{40}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Problem) GetCode() string {
@@ -3429,7 +3770,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[41]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3441,7 +3782,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[41]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3454,7 +3795,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{41}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -3524,7 +3865,7 @@ type DesiredSet struct {
 
 func (x *DesiredSet) Reset() {
 	*x = DesiredSet{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[42]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3536,7 +3877,7 @@ func (x *DesiredSet) String() string {
 func (*DesiredSet) ProtoMessage() {}
 
 func (x *DesiredSet) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[42]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3549,7 +3890,7 @@ func (x *DesiredSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredSet.ProtoReflect.Descriptor instead.
 func (*DesiredSet) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{42}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DesiredSet) GetRevision() int64 {
@@ -3580,7 +3921,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[43]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3592,7 +3933,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[43]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3605,7 +3946,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{43}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Grant) GetSessionId() string {
@@ -3658,7 +3999,7 @@ type Question struct {
 
 func (x *Question) Reset() {
 	*x = Question{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[44]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3670,7 +4011,7 @@ func (x *Question) String() string {
 func (*Question) ProtoMessage() {}
 
 func (x *Question) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[44]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3683,7 +4024,7 @@ func (x *Question) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Question.ProtoReflect.Descriptor instead.
 func (*Question) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{44}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Question) GetId() string {
@@ -3750,7 +4091,7 @@ type SpoolReceipt struct {
 
 func (x *SpoolReceipt) Reset() {
 	*x = SpoolReceipt{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[45]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3762,7 +4103,7 @@ func (x *SpoolReceipt) String() string {
 func (*SpoolReceipt) ProtoMessage() {}
 
 func (x *SpoolReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[45]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3775,7 +4116,7 @@ func (x *SpoolReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpoolReceipt.ProtoReflect.Descriptor instead.
 func (*SpoolReceipt) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{45}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SpoolReceipt) GetRecords() uint64 {
@@ -3796,7 +4137,7 @@ type ListRecordsRequest struct {
 
 func (x *ListRecordsRequest) Reset() {
 	*x = ListRecordsRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[46]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3808,7 +4149,7 @@ func (x *ListRecordsRequest) String() string {
 func (*ListRecordsRequest) ProtoMessage() {}
 
 func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[46]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3821,7 +4162,7 @@ func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ListRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{46}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListRecordsRequest) GetStart() uint64 {
@@ -3855,7 +4196,7 @@ type ListRecordsResponse struct {
 
 func (x *ListRecordsResponse) Reset() {
 	*x = ListRecordsResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[47]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3867,7 +4208,7 @@ func (x *ListRecordsResponse) String() string {
 func (*ListRecordsResponse) ProtoMessage() {}
 
 func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[47]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3880,7 +4221,7 @@ func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordsResponse.ProtoReflect.Descriptor instead.
 func (*ListRecordsResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{47}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListRecordsResponse) GetRecords() []*AuditRecord {
@@ -3908,7 +4249,7 @@ type AuditRecord struct {
 
 func (x *AuditRecord) Reset() {
 	*x = AuditRecord{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[48]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3920,7 +4261,7 @@ func (x *AuditRecord) String() string {
 func (*AuditRecord) ProtoMessage() {}
 
 func (x *AuditRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[48]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3933,7 +4274,7 @@ func (x *AuditRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
 func (*AuditRecord) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{48}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AuditRecord) GetIndex() uint64 {
@@ -3959,7 +4300,7 @@ type ProveRecordRequest struct {
 
 func (x *ProveRecordRequest) Reset() {
 	*x = ProveRecordRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[49]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3971,7 +4312,7 @@ func (x *ProveRecordRequest) String() string {
 func (*ProveRecordRequest) ProtoMessage() {}
 
 func (x *ProveRecordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[49]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3984,7 +4325,7 @@ func (x *ProveRecordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveRecordRequest.ProtoReflect.Descriptor instead.
 func (*ProveRecordRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{49}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ProveRecordRequest) GetIndex() uint64 {
@@ -4005,7 +4346,7 @@ type ProveRecordResponse struct {
 
 func (x *ProveRecordResponse) Reset() {
 	*x = ProveRecordResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[50]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4017,7 +4358,7 @@ func (x *ProveRecordResponse) String() string {
 func (*ProveRecordResponse) ProtoMessage() {}
 
 func (x *ProveRecordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[50]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4030,7 +4371,7 @@ func (x *ProveRecordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveRecordResponse.ProtoReflect.Descriptor instead.
 func (*ProveRecordResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{50}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ProveRecordResponse) GetRecord() *AuditRecord {
@@ -4062,7 +4403,7 @@ type GetCheckpointRequest struct {
 
 func (x *GetCheckpointRequest) Reset() {
 	*x = GetCheckpointRequest{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[51]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4074,7 +4415,7 @@ func (x *GetCheckpointRequest) String() string {
 func (*GetCheckpointRequest) ProtoMessage() {}
 
 func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[51]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4087,7 +4428,7 @@ func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{51}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{55}
 }
 
 type GetCheckpointResponse struct {
@@ -4099,7 +4440,7 @@ type GetCheckpointResponse struct {
 
 func (x *GetCheckpointResponse) Reset() {
 	*x = GetCheckpointResponse{}
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[52]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4111,7 +4452,7 @@ func (x *GetCheckpointResponse) String() string {
 func (*GetCheckpointResponse) ProtoMessage() {}
 
 func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyhole_v1_keyhole_proto_msgTypes[52]
+	mi := &file_keyhole_v1_keyhole_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4124,7 +4465,7 @@ func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*GetCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{52}
+	return file_keyhole_v1_keyhole_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetCheckpointResponse) GetCheckpoint() []byte {
@@ -4139,7 +4480,7 @@ var File_keyhole_v1_keyhole_proto protoreflect.FileDescriptor
 const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\n" +
 	"\x18keyhole/v1/keyhole.proto\x12\n" +
-	"keyhole.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x03\n" +
+	"keyhole.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x04\n" +
 	"\x04Spec\x124\n" +
 	"\x06target\x18\x01 \x01(\v2\x14.keyhole.v1.SelectorB\x06\xbaH\x03\xc8\x01\x01R\x06target\x12&\n" +
 	"\bfunction\x18\x02 \x01(\tB\n" +
@@ -4154,7 +4495,8 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\vslower_than\x18\t \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\n" +
 	"slowerThan\x120\n" +
 	"\x06errors\x18\n" +
-	" \x01(\tB\x18\xbaH\x15r\x13R\x00R\x06errorsR\anonzeroR\x06errors\"w\n" +
+	" \x01(\tB\x18\xbaH\x15r\x13R\x00R\x06errorsR\anonzeroR\x06errors\x12?\n" +
+	"\taggregate\x18\v \x01(\tB!\xbaH\x1er\x1cR\x00R\x05countR\x06groupsR\thistogramR\taggregate\"w\n" +
 	"\bSelector\x12\x1b\n" +
 	"\x03pid\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00H\x00R\x03pid\x12\x1f\n" +
 	"\x03exe\x18\x02 \x01(\tB\v\xbaH\br\x06(\x80 :\x01/H\x00R\x03exe\x12\x1c\n" +
@@ -4286,7 +4628,31 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\x14UnpairedReasonsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01B\t\n" +
-	"\a_missed\"l\n" +
+	"\a_missed\"\xaa\x02\n" +
+	"\tAggregate\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
+	"\bfunction\x18\x04 \x01(\tR\bfunction\x12\x14\n" +
+	"\x05calls\x18\x05 \x01(\x04R\x05calls\x12\x12\n" +
+	"\x04path\x18\x06 \x01(\tR\x04path\x12)\n" +
+	"\x06groups\x18\a \x03(\v2\x11.keyhole.v1.GroupR\x06groups\x12\x14\n" +
+	"\x05other\x18\b \x01(\x04R\x05other\x123\n" +
+	"\thistogram\x18\t \x01(\v2\x15.keyhole.v1.HistogramR\thistogram\"F\n" +
+	"\x05Group\x12'\n" +
+	"\x05value\x18\x01 \x01(\v2\x11.keyhole.v1.ValueR\x05value\x12\x14\n" +
+	"\x05calls\x18\x02 \x01(\x04R\x05calls\"\xc3\x01\n" +
+	"\tHistogram\x12\x14\n" +
+	"\x05scale\x18\x01 \x01(\x05R\x05scale\x12\x12\n" +
+	"\x04zero\x18\x02 \x01(\x04R\x04zero\x12/\n" +
+	"\bpositive\x18\x03 \x01(\v2\x13.keyhole.v1.BucketsR\bpositive\x12/\n" +
+	"\bnegative\x18\x04 \x01(\v2\x13.keyhole.v1.BucketsR\bnegative\x12\x10\n" +
+	"\x03sum\x18\x05 \x01(\x03R\x03sum\x12\x18\n" +
+	"\amissing\x18\x06 \x01(\x04R\amissing\"9\n" +
+	"\aBuckets\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x05R\x06offset\x12\x16\n" +
+	"\x06counts\x18\x02 \x03(\x04R\x06counts\"l\n" +
 	"\x14CreateSessionRequest\x12,\n" +
 	"\x04spec\x18\x01 \x01(\v2\x10.keyhole.v1.SpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12&\n" +
 	"\n" +
@@ -4297,11 +4663,12 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"auditIndex\"?\n" +
 	"\x13WatchSessionRequest\x12(\n" +
 	"\n" +
-	"session_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\tsessionId\"\xad\x01\n" +
+	"session_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\tsessionId\"\xe4\x01\n" +
 	"\x14WatchSessionResponse\x12/\n" +
 	"\asession\x18\x01 \x01(\v2\x13.keyhole.v1.SessionH\x00R\asession\x12)\n" +
 	"\x05event\x18\x02 \x01(\v2\x11.keyhole.v1.EventH\x00R\x05event\x12/\n" +
-	"\asummary\x18\x03 \x01(\v2\x13.keyhole.v1.SummaryH\x00R\asummaryB\b\n" +
+	"\asummary\x18\x03 \x01(\v2\x13.keyhole.v1.SummaryH\x00R\asummary\x125\n" +
+	"\taggregate\x18\x04 \x01(\v2\x15.keyhole.v1.AggregateH\x00R\taggregateB\b\n" +
 	"\x06update\"=\n" +
 	"\x11GetSessionRequest\x12(\n" +
 	"\n" +
@@ -4407,13 +4774,14 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\asubject\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\asubject\x12\x1d\n" +
 	"\x05state\x18\x02 \x01(\tB\a\xbaH\x04r\x02(@R\x05state\x12\x1c\n" +
 	"\x04text\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x04text\x12 \n" +
-	"\x06advice\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x06advice\"\x92\x02\n" +
+	"\x06advice\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80 R\x06advice\"\xc3\x02\n" +
 	"\x0eConnectRequest\x12)\n" +
 	"\x05hello\x18\x01 \x01(\v2\x11.keyhole.v1.HelloH\x00R\x05hello\x123\n" +
 	"\x06report\x18\x02 \x01(\v2\x19.keyhole.v1.SessionReportH\x00R\x06report\x120\n" +
 	"\x06events\x18\x03 \x01(\v2\x16.keyhole.v1.EventBatchH\x00R\x06events\x12,\n" +
 	"\x06answer\x18\x04 \x01(\v2\x12.keyhole.v1.AnswerH\x00R\x06answer\x12.\n" +
-	"\x05spool\x18\x05 \x01(\v2\x16.keyhole.v1.SpoolBatchH\x00R\x05spoolB\x10\n" +
+	"\x05spool\x18\x05 \x01(\v2\x16.keyhole.v1.SpoolBatchH\x00R\x05spool\x12/\n" +
+	"\x06counts\x18\x06 \x01(\v2\x15.keyhole.v1.AggregateH\x00R\x06countsB\x10\n" +
 	"\amessage\x12\x05\xbaH\x02\b\x01\"s\n" +
 	"\x05Hello\x12,\n" +
 	"\x04node\x18\x01 \x01(\v2\x10.keyhole.v1.NodeB\x06\xbaH\x03\xc8\x01\x01R\x04node\x12\x1f\n" +
@@ -4527,7 +4895,7 @@ func file_keyhole_v1_keyhole_proto_rawDescGZIP() []byte {
 }
 
 var file_keyhole_v1_keyhole_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyhole_v1_keyhole_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_keyhole_v1_keyhole_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_keyhole_v1_keyhole_proto_goTypes = []any{
 	(SessionState)(0),             // 0: keyhole.v1.SessionState
 	(*Spec)(nil),                  // 1: keyhole.v1.Spec
@@ -4542,140 +4910,152 @@ var file_keyhole_v1_keyhole_proto_goTypes = []any{
 	(*Value)(nil),                 // 10: keyhole.v1.Value
 	(*RedactionApplied)(nil),      // 11: keyhole.v1.RedactionApplied
 	(*Summary)(nil),               // 12: keyhole.v1.Summary
-	(*CreateSessionRequest)(nil),  // 13: keyhole.v1.CreateSessionRequest
-	(*CreateSessionResponse)(nil), // 14: keyhole.v1.CreateSessionResponse
-	(*WatchSessionRequest)(nil),   // 15: keyhole.v1.WatchSessionRequest
-	(*WatchSessionResponse)(nil),  // 16: keyhole.v1.WatchSessionResponse
-	(*GetSessionRequest)(nil),     // 17: keyhole.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),    // 18: keyhole.v1.GetSessionResponse
-	(*ListSessionsRequest)(nil),   // 19: keyhole.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),  // 20: keyhole.v1.ListSessionsResponse
-	(*StopSessionRequest)(nil),    // 21: keyhole.v1.StopSessionRequest
-	(*StopSessionResponse)(nil),   // 22: keyhole.v1.StopSessionResponse
-	(*ExplainRequest)(nil),        // 23: keyhole.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 24: keyhole.v1.ExplainResponse
-	(*ListFunctionsRequest)(nil),  // 25: keyhole.v1.ListFunctionsRequest
-	(*ListFunctionsResponse)(nil), // 26: keyhole.v1.ListFunctionsResponse
-	(*FunctionInfo)(nil),          // 27: keyhole.v1.FunctionInfo
-	(*Parameter)(nil),             // 28: keyhole.v1.Parameter
-	(*ListNodesRequest)(nil),      // 29: keyhole.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 30: keyhole.v1.ListNodesResponse
-	(*Node)(nil),                  // 31: keyhole.v1.Node
-	(*SelfTest)(nil),              // 32: keyhole.v1.SelfTest
-	(*Check)(nil),                 // 33: keyhole.v1.Check
-	(*Finding)(nil),               // 34: keyhole.v1.Finding
-	(*ConnectRequest)(nil),        // 35: keyhole.v1.ConnectRequest
-	(*Hello)(nil),                 // 36: keyhole.v1.Hello
-	(*SessionReport)(nil),         // 37: keyhole.v1.SessionReport
-	(*EventBatch)(nil),            // 38: keyhole.v1.EventBatch
-	(*SpoolBatch)(nil),            // 39: keyhole.v1.SpoolBatch
-	(*Answer)(nil),                // 40: keyhole.v1.Answer
-	(*Problem)(nil),               // 41: keyhole.v1.Problem
-	(*ConnectResponse)(nil),       // 42: keyhole.v1.ConnectResponse
-	(*DesiredSet)(nil),            // 43: keyhole.v1.DesiredSet
-	(*Grant)(nil),                 // 44: keyhole.v1.Grant
-	(*Question)(nil),              // 45: keyhole.v1.Question
-	(*SpoolReceipt)(nil),          // 46: keyhole.v1.SpoolReceipt
-	(*ListRecordsRequest)(nil),    // 47: keyhole.v1.ListRecordsRequest
-	(*ListRecordsResponse)(nil),   // 48: keyhole.v1.ListRecordsResponse
-	(*AuditRecord)(nil),           // 49: keyhole.v1.AuditRecord
-	(*ProveRecordRequest)(nil),    // 50: keyhole.v1.ProveRecordRequest
-	(*ProveRecordResponse)(nil),   // 51: keyhole.v1.ProveRecordResponse
-	(*GetCheckpointRequest)(nil),  // 52: keyhole.v1.GetCheckpointRequest
-	(*GetCheckpointResponse)(nil), // 53: keyhole.v1.GetCheckpointResponse
-	nil,                           // 54: keyhole.v1.Summary.UnpairedReasonsEntry
-	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
+	(*Aggregate)(nil),             // 13: keyhole.v1.Aggregate
+	(*Group)(nil),                 // 14: keyhole.v1.Group
+	(*Histogram)(nil),             // 15: keyhole.v1.Histogram
+	(*Buckets)(nil),               // 16: keyhole.v1.Buckets
+	(*CreateSessionRequest)(nil),  // 17: keyhole.v1.CreateSessionRequest
+	(*CreateSessionResponse)(nil), // 18: keyhole.v1.CreateSessionResponse
+	(*WatchSessionRequest)(nil),   // 19: keyhole.v1.WatchSessionRequest
+	(*WatchSessionResponse)(nil),  // 20: keyhole.v1.WatchSessionResponse
+	(*GetSessionRequest)(nil),     // 21: keyhole.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),    // 22: keyhole.v1.GetSessionResponse
+	(*ListSessionsRequest)(nil),   // 23: keyhole.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),  // 24: keyhole.v1.ListSessionsResponse
+	(*StopSessionRequest)(nil),    // 25: keyhole.v1.StopSessionRequest
+	(*StopSessionResponse)(nil),   // 26: keyhole.v1.StopSessionResponse
+	(*ExplainRequest)(nil),        // 27: keyhole.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 28: keyhole.v1.ExplainResponse
+	(*ListFunctionsRequest)(nil),  // 29: keyhole.v1.ListFunctionsRequest
+	(*ListFunctionsResponse)(nil), // 30: keyhole.v1.ListFunctionsResponse
+	(*FunctionInfo)(nil),          // 31: keyhole.v1.FunctionInfo
+	(*Parameter)(nil),             // 32: keyhole.v1.Parameter
+	(*ListNodesRequest)(nil),      // 33: keyhole.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),     // 34: keyhole.v1.ListNodesResponse
+	(*Node)(nil),                  // 35: keyhole.v1.Node
+	(*SelfTest)(nil),              // 36: keyhole.v1.SelfTest
+	(*Check)(nil),                 // 37: keyhole.v1.Check
+	(*Finding)(nil),               // 38: keyhole.v1.Finding
+	(*ConnectRequest)(nil),        // 39: keyhole.v1.ConnectRequest
+	(*Hello)(nil),                 // 40: keyhole.v1.Hello
+	(*SessionReport)(nil),         // 41: keyhole.v1.SessionReport
+	(*EventBatch)(nil),            // 42: keyhole.v1.EventBatch
+	(*SpoolBatch)(nil),            // 43: keyhole.v1.SpoolBatch
+	(*Answer)(nil),                // 44: keyhole.v1.Answer
+	(*Problem)(nil),               // 45: keyhole.v1.Problem
+	(*ConnectResponse)(nil),       // 46: keyhole.v1.ConnectResponse
+	(*DesiredSet)(nil),            // 47: keyhole.v1.DesiredSet
+	(*Grant)(nil),                 // 48: keyhole.v1.Grant
+	(*Question)(nil),              // 49: keyhole.v1.Question
+	(*SpoolReceipt)(nil),          // 50: keyhole.v1.SpoolReceipt
+	(*ListRecordsRequest)(nil),    // 51: keyhole.v1.ListRecordsRequest
+	(*ListRecordsResponse)(nil),   // 52: keyhole.v1.ListRecordsResponse
+	(*AuditRecord)(nil),           // 53: keyhole.v1.AuditRecord
+	(*ProveRecordRequest)(nil),    // 54: keyhole.v1.ProveRecordRequest
+	(*ProveRecordResponse)(nil),   // 55: keyhole.v1.ProveRecordResponse
+	(*GetCheckpointRequest)(nil),  // 56: keyhole.v1.GetCheckpointRequest
+	(*GetCheckpointResponse)(nil), // 57: keyhole.v1.GetCheckpointResponse
+	nil,                           // 58: keyhole.v1.Summary.UnpairedReasonsEntry
+	(*durationpb.Duration)(nil),   // 59: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
 }
 var file_keyhole_v1_keyhole_proto_depIdxs = []int32{
 	2,  // 0: keyhole.v1.Spec.target:type_name -> keyhole.v1.Selector
 	3,  // 1: keyhole.v1.Spec.redact:type_name -> keyhole.v1.Redaction
 	4,  // 2: keyhole.v1.Spec.limits:type_name -> keyhole.v1.Limits
-	55, // 3: keyhole.v1.Spec.slower_than:type_name -> google.protobuf.Duration
-	55, // 4: keyhole.v1.Limits.ttl:type_name -> google.protobuf.Duration
+	59, // 3: keyhole.v1.Spec.slower_than:type_name -> google.protobuf.Duration
+	59, // 4: keyhole.v1.Limits.ttl:type_name -> google.protobuf.Duration
 	1,  // 5: keyhole.v1.Session.spec:type_name -> keyhole.v1.Spec
 	0,  // 6: keyhole.v1.Session.state:type_name -> keyhole.v1.SessionState
-	56, // 7: keyhole.v1.Session.created:type_name -> google.protobuf.Timestamp
-	56, // 8: keyhole.v1.Session.attached:type_name -> google.protobuf.Timestamp
-	56, // 9: keyhole.v1.Session.deadline:type_name -> google.protobuf.Timestamp
-	56, // 10: keyhole.v1.Session.ended:type_name -> google.protobuf.Timestamp
+	60, // 7: keyhole.v1.Session.created:type_name -> google.protobuf.Timestamp
+	60, // 8: keyhole.v1.Session.attached:type_name -> google.protobuf.Timestamp
+	60, // 9: keyhole.v1.Session.deadline:type_name -> google.protobuf.Timestamp
+	60, // 10: keyhole.v1.Session.ended:type_name -> google.protobuf.Timestamp
 	6,  // 11: keyhole.v1.Session.sites:type_name -> keyhole.v1.Site
 	12, // 12: keyhole.v1.Session.summary:type_name -> keyhole.v1.Summary
 	7,  // 13: keyhole.v1.Session.fields:type_name -> keyhole.v1.Field
-	56, // 14: keyhole.v1.Event.time:type_name -> google.protobuf.Timestamp
+	60, // 14: keyhole.v1.Event.time:type_name -> google.protobuf.Timestamp
 	9,  // 15: keyhole.v1.Event.process:type_name -> keyhole.v1.Process
 	10, // 16: keyhole.v1.Event.arguments:type_name -> keyhole.v1.Value
 	10, // 17: keyhole.v1.Event.results:type_name -> keyhole.v1.Value
 	11, // 18: keyhole.v1.Value.redaction:type_name -> keyhole.v1.RedactionApplied
-	54, // 19: keyhole.v1.Summary.unpaired_reasons:type_name -> keyhole.v1.Summary.UnpairedReasonsEntry
-	1,  // 20: keyhole.v1.CreateSessionRequest.spec:type_name -> keyhole.v1.Spec
-	5,  // 21: keyhole.v1.CreateSessionResponse.session:type_name -> keyhole.v1.Session
-	5,  // 22: keyhole.v1.WatchSessionResponse.session:type_name -> keyhole.v1.Session
-	8,  // 23: keyhole.v1.WatchSessionResponse.event:type_name -> keyhole.v1.Event
-	12, // 24: keyhole.v1.WatchSessionResponse.summary:type_name -> keyhole.v1.Summary
-	5,  // 25: keyhole.v1.GetSessionResponse.session:type_name -> keyhole.v1.Session
-	5,  // 26: keyhole.v1.ListSessionsResponse.sessions:type_name -> keyhole.v1.Session
-	5,  // 27: keyhole.v1.StopSessionResponse.sessions:type_name -> keyhole.v1.Session
-	1,  // 28: keyhole.v1.ExplainRequest.spec:type_name -> keyhole.v1.Spec
-	6,  // 29: keyhole.v1.ExplainResponse.sites:type_name -> keyhole.v1.Site
-	7,  // 30: keyhole.v1.ExplainResponse.fields:type_name -> keyhole.v1.Field
-	4,  // 31: keyhole.v1.ExplainResponse.limits:type_name -> keyhole.v1.Limits
-	2,  // 32: keyhole.v1.ListFunctionsRequest.target:type_name -> keyhole.v1.Selector
-	27, // 33: keyhole.v1.ListFunctionsResponse.functions:type_name -> keyhole.v1.FunctionInfo
-	28, // 34: keyhole.v1.FunctionInfo.parameters:type_name -> keyhole.v1.Parameter
-	31, // 35: keyhole.v1.ListNodesResponse.nodes:type_name -> keyhole.v1.Node
-	56, // 36: keyhole.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
-	32, // 37: keyhole.v1.Node.self_test:type_name -> keyhole.v1.SelfTest
-	34, // 38: keyhole.v1.Node.findings:type_name -> keyhole.v1.Finding
-	33, // 39: keyhole.v1.SelfTest.checks:type_name -> keyhole.v1.Check
-	36, // 40: keyhole.v1.ConnectRequest.hello:type_name -> keyhole.v1.Hello
-	37, // 41: keyhole.v1.ConnectRequest.report:type_name -> keyhole.v1.SessionReport
-	38, // 42: keyhole.v1.ConnectRequest.events:type_name -> keyhole.v1.EventBatch
-	40, // 43: keyhole.v1.ConnectRequest.answer:type_name -> keyhole.v1.Answer
-	39, // 44: keyhole.v1.ConnectRequest.spool:type_name -> keyhole.v1.SpoolBatch
-	31, // 45: keyhole.v1.Hello.node:type_name -> keyhole.v1.Node
-	5,  // 46: keyhole.v1.SessionReport.session:type_name -> keyhole.v1.Session
-	8,  // 47: keyhole.v1.EventBatch.events:type_name -> keyhole.v1.Event
-	24, // 48: keyhole.v1.Answer.explain:type_name -> keyhole.v1.ExplainResponse
-	26, // 49: keyhole.v1.Answer.functions:type_name -> keyhole.v1.ListFunctionsResponse
-	41, // 50: keyhole.v1.Answer.problem:type_name -> keyhole.v1.Problem
-	43, // 51: keyhole.v1.ConnectResponse.desired:type_name -> keyhole.v1.DesiredSet
-	45, // 52: keyhole.v1.ConnectResponse.question:type_name -> keyhole.v1.Question
-	46, // 53: keyhole.v1.ConnectResponse.spool_receipt:type_name -> keyhole.v1.SpoolReceipt
-	44, // 54: keyhole.v1.DesiredSet.grants:type_name -> keyhole.v1.Grant
-	1,  // 55: keyhole.v1.Question.explain:type_name -> keyhole.v1.Spec
-	25, // 56: keyhole.v1.Question.functions:type_name -> keyhole.v1.ListFunctionsRequest
-	49, // 57: keyhole.v1.ListRecordsResponse.records:type_name -> keyhole.v1.AuditRecord
-	49, // 58: keyhole.v1.ProveRecordResponse.record:type_name -> keyhole.v1.AuditRecord
-	13, // 59: keyhole.v1.ProbeService.CreateSession:input_type -> keyhole.v1.CreateSessionRequest
-	15, // 60: keyhole.v1.ProbeService.WatchSession:input_type -> keyhole.v1.WatchSessionRequest
-	17, // 61: keyhole.v1.ProbeService.GetSession:input_type -> keyhole.v1.GetSessionRequest
-	19, // 62: keyhole.v1.ProbeService.ListSessions:input_type -> keyhole.v1.ListSessionsRequest
-	21, // 63: keyhole.v1.ProbeService.StopSession:input_type -> keyhole.v1.StopSessionRequest
-	23, // 64: keyhole.v1.ProbeService.Explain:input_type -> keyhole.v1.ExplainRequest
-	25, // 65: keyhole.v1.ProbeService.ListFunctions:input_type -> keyhole.v1.ListFunctionsRequest
-	29, // 66: keyhole.v1.ProbeService.ListNodes:input_type -> keyhole.v1.ListNodesRequest
-	35, // 67: keyhole.v1.AgentService.Connect:input_type -> keyhole.v1.ConnectRequest
-	47, // 68: keyhole.v1.AuditService.ListRecords:input_type -> keyhole.v1.ListRecordsRequest
-	50, // 69: keyhole.v1.AuditService.ProveRecord:input_type -> keyhole.v1.ProveRecordRequest
-	52, // 70: keyhole.v1.AuditService.GetCheckpoint:input_type -> keyhole.v1.GetCheckpointRequest
-	14, // 71: keyhole.v1.ProbeService.CreateSession:output_type -> keyhole.v1.CreateSessionResponse
-	16, // 72: keyhole.v1.ProbeService.WatchSession:output_type -> keyhole.v1.WatchSessionResponse
-	18, // 73: keyhole.v1.ProbeService.GetSession:output_type -> keyhole.v1.GetSessionResponse
-	20, // 74: keyhole.v1.ProbeService.ListSessions:output_type -> keyhole.v1.ListSessionsResponse
-	22, // 75: keyhole.v1.ProbeService.StopSession:output_type -> keyhole.v1.StopSessionResponse
-	24, // 76: keyhole.v1.ProbeService.Explain:output_type -> keyhole.v1.ExplainResponse
-	26, // 77: keyhole.v1.ProbeService.ListFunctions:output_type -> keyhole.v1.ListFunctionsResponse
-	30, // 78: keyhole.v1.ProbeService.ListNodes:output_type -> keyhole.v1.ListNodesResponse
-	42, // 79: keyhole.v1.AgentService.Connect:output_type -> keyhole.v1.ConnectResponse
-	48, // 80: keyhole.v1.AuditService.ListRecords:output_type -> keyhole.v1.ListRecordsResponse
-	51, // 81: keyhole.v1.AuditService.ProveRecord:output_type -> keyhole.v1.ProveRecordResponse
-	53, // 82: keyhole.v1.AuditService.GetCheckpoint:output_type -> keyhole.v1.GetCheckpointResponse
-	71, // [71:83] is the sub-list for method output_type
-	59, // [59:71] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	58, // 19: keyhole.v1.Summary.unpaired_reasons:type_name -> keyhole.v1.Summary.UnpairedReasonsEntry
+	60, // 20: keyhole.v1.Aggregate.time:type_name -> google.protobuf.Timestamp
+	14, // 21: keyhole.v1.Aggregate.groups:type_name -> keyhole.v1.Group
+	15, // 22: keyhole.v1.Aggregate.histogram:type_name -> keyhole.v1.Histogram
+	10, // 23: keyhole.v1.Group.value:type_name -> keyhole.v1.Value
+	16, // 24: keyhole.v1.Histogram.positive:type_name -> keyhole.v1.Buckets
+	16, // 25: keyhole.v1.Histogram.negative:type_name -> keyhole.v1.Buckets
+	1,  // 26: keyhole.v1.CreateSessionRequest.spec:type_name -> keyhole.v1.Spec
+	5,  // 27: keyhole.v1.CreateSessionResponse.session:type_name -> keyhole.v1.Session
+	5,  // 28: keyhole.v1.WatchSessionResponse.session:type_name -> keyhole.v1.Session
+	8,  // 29: keyhole.v1.WatchSessionResponse.event:type_name -> keyhole.v1.Event
+	12, // 30: keyhole.v1.WatchSessionResponse.summary:type_name -> keyhole.v1.Summary
+	13, // 31: keyhole.v1.WatchSessionResponse.aggregate:type_name -> keyhole.v1.Aggregate
+	5,  // 32: keyhole.v1.GetSessionResponse.session:type_name -> keyhole.v1.Session
+	5,  // 33: keyhole.v1.ListSessionsResponse.sessions:type_name -> keyhole.v1.Session
+	5,  // 34: keyhole.v1.StopSessionResponse.sessions:type_name -> keyhole.v1.Session
+	1,  // 35: keyhole.v1.ExplainRequest.spec:type_name -> keyhole.v1.Spec
+	6,  // 36: keyhole.v1.ExplainResponse.sites:type_name -> keyhole.v1.Site
+	7,  // 37: keyhole.v1.ExplainResponse.fields:type_name -> keyhole.v1.Field
+	4,  // 38: keyhole.v1.ExplainResponse.limits:type_name -> keyhole.v1.Limits
+	2,  // 39: keyhole.v1.ListFunctionsRequest.target:type_name -> keyhole.v1.Selector
+	31, // 40: keyhole.v1.ListFunctionsResponse.functions:type_name -> keyhole.v1.FunctionInfo
+	32, // 41: keyhole.v1.FunctionInfo.parameters:type_name -> keyhole.v1.Parameter
+	35, // 42: keyhole.v1.ListNodesResponse.nodes:type_name -> keyhole.v1.Node
+	60, // 43: keyhole.v1.Node.last_seen:type_name -> google.protobuf.Timestamp
+	36, // 44: keyhole.v1.Node.self_test:type_name -> keyhole.v1.SelfTest
+	38, // 45: keyhole.v1.Node.findings:type_name -> keyhole.v1.Finding
+	37, // 46: keyhole.v1.SelfTest.checks:type_name -> keyhole.v1.Check
+	40, // 47: keyhole.v1.ConnectRequest.hello:type_name -> keyhole.v1.Hello
+	41, // 48: keyhole.v1.ConnectRequest.report:type_name -> keyhole.v1.SessionReport
+	42, // 49: keyhole.v1.ConnectRequest.events:type_name -> keyhole.v1.EventBatch
+	44, // 50: keyhole.v1.ConnectRequest.answer:type_name -> keyhole.v1.Answer
+	43, // 51: keyhole.v1.ConnectRequest.spool:type_name -> keyhole.v1.SpoolBatch
+	13, // 52: keyhole.v1.ConnectRequest.counts:type_name -> keyhole.v1.Aggregate
+	35, // 53: keyhole.v1.Hello.node:type_name -> keyhole.v1.Node
+	5,  // 54: keyhole.v1.SessionReport.session:type_name -> keyhole.v1.Session
+	8,  // 55: keyhole.v1.EventBatch.events:type_name -> keyhole.v1.Event
+	28, // 56: keyhole.v1.Answer.explain:type_name -> keyhole.v1.ExplainResponse
+	30, // 57: keyhole.v1.Answer.functions:type_name -> keyhole.v1.ListFunctionsResponse
+	45, // 58: keyhole.v1.Answer.problem:type_name -> keyhole.v1.Problem
+	47, // 59: keyhole.v1.ConnectResponse.desired:type_name -> keyhole.v1.DesiredSet
+	49, // 60: keyhole.v1.ConnectResponse.question:type_name -> keyhole.v1.Question
+	50, // 61: keyhole.v1.ConnectResponse.spool_receipt:type_name -> keyhole.v1.SpoolReceipt
+	48, // 62: keyhole.v1.DesiredSet.grants:type_name -> keyhole.v1.Grant
+	1,  // 63: keyhole.v1.Question.explain:type_name -> keyhole.v1.Spec
+	29, // 64: keyhole.v1.Question.functions:type_name -> keyhole.v1.ListFunctionsRequest
+	53, // 65: keyhole.v1.ListRecordsResponse.records:type_name -> keyhole.v1.AuditRecord
+	53, // 66: keyhole.v1.ProveRecordResponse.record:type_name -> keyhole.v1.AuditRecord
+	17, // 67: keyhole.v1.ProbeService.CreateSession:input_type -> keyhole.v1.CreateSessionRequest
+	19, // 68: keyhole.v1.ProbeService.WatchSession:input_type -> keyhole.v1.WatchSessionRequest
+	21, // 69: keyhole.v1.ProbeService.GetSession:input_type -> keyhole.v1.GetSessionRequest
+	23, // 70: keyhole.v1.ProbeService.ListSessions:input_type -> keyhole.v1.ListSessionsRequest
+	25, // 71: keyhole.v1.ProbeService.StopSession:input_type -> keyhole.v1.StopSessionRequest
+	27, // 72: keyhole.v1.ProbeService.Explain:input_type -> keyhole.v1.ExplainRequest
+	29, // 73: keyhole.v1.ProbeService.ListFunctions:input_type -> keyhole.v1.ListFunctionsRequest
+	33, // 74: keyhole.v1.ProbeService.ListNodes:input_type -> keyhole.v1.ListNodesRequest
+	39, // 75: keyhole.v1.AgentService.Connect:input_type -> keyhole.v1.ConnectRequest
+	51, // 76: keyhole.v1.AuditService.ListRecords:input_type -> keyhole.v1.ListRecordsRequest
+	54, // 77: keyhole.v1.AuditService.ProveRecord:input_type -> keyhole.v1.ProveRecordRequest
+	56, // 78: keyhole.v1.AuditService.GetCheckpoint:input_type -> keyhole.v1.GetCheckpointRequest
+	18, // 79: keyhole.v1.ProbeService.CreateSession:output_type -> keyhole.v1.CreateSessionResponse
+	20, // 80: keyhole.v1.ProbeService.WatchSession:output_type -> keyhole.v1.WatchSessionResponse
+	22, // 81: keyhole.v1.ProbeService.GetSession:output_type -> keyhole.v1.GetSessionResponse
+	24, // 82: keyhole.v1.ProbeService.ListSessions:output_type -> keyhole.v1.ListSessionsResponse
+	26, // 83: keyhole.v1.ProbeService.StopSession:output_type -> keyhole.v1.StopSessionResponse
+	28, // 84: keyhole.v1.ProbeService.Explain:output_type -> keyhole.v1.ExplainResponse
+	30, // 85: keyhole.v1.ProbeService.ListFunctions:output_type -> keyhole.v1.ListFunctionsResponse
+	34, // 86: keyhole.v1.ProbeService.ListNodes:output_type -> keyhole.v1.ListNodesResponse
+	46, // 87: keyhole.v1.AgentService.Connect:output_type -> keyhole.v1.ConnectResponse
+	52, // 88: keyhole.v1.AuditService.ListRecords:output_type -> keyhole.v1.ListRecordsResponse
+	55, // 89: keyhole.v1.AuditService.ProveRecord:output_type -> keyhole.v1.ProveRecordResponse
+	57, // 90: keyhole.v1.AuditService.GetCheckpoint:output_type -> keyhole.v1.GetCheckpointResponse
+	79, // [79:91] is the sub-list for method output_type
+	67, // [67:79] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_keyhole_v1_keyhole_proto_init() }
@@ -4688,34 +5068,36 @@ func file_keyhole_v1_keyhole_proto_init() {
 		(*Selector_Exe)(nil),
 	}
 	file_keyhole_v1_keyhole_proto_msgTypes[11].OneofWrappers = []any{}
-	file_keyhole_v1_keyhole_proto_msgTypes[15].OneofWrappers = []any{
+	file_keyhole_v1_keyhole_proto_msgTypes[19].OneofWrappers = []any{
 		(*WatchSessionResponse_Session)(nil),
 		(*WatchSessionResponse_Event)(nil),
 		(*WatchSessionResponse_Summary)(nil),
+		(*WatchSessionResponse_Aggregate)(nil),
 	}
-	file_keyhole_v1_keyhole_proto_msgTypes[20].OneofWrappers = []any{
+	file_keyhole_v1_keyhole_proto_msgTypes[24].OneofWrappers = []any{
 		(*StopSessionRequest_SessionId)(nil),
 		(*StopSessionRequest_All)(nil),
 		(*StopSessionRequest_Node)(nil),
 	}
-	file_keyhole_v1_keyhole_proto_msgTypes[34].OneofWrappers = []any{
+	file_keyhole_v1_keyhole_proto_msgTypes[38].OneofWrappers = []any{
 		(*ConnectRequest_Hello)(nil),
 		(*ConnectRequest_Report)(nil),
 		(*ConnectRequest_Events)(nil),
 		(*ConnectRequest_Answer)(nil),
 		(*ConnectRequest_Spool)(nil),
+		(*ConnectRequest_Counts)(nil),
 	}
-	file_keyhole_v1_keyhole_proto_msgTypes[39].OneofWrappers = []any{
+	file_keyhole_v1_keyhole_proto_msgTypes[43].OneofWrappers = []any{
 		(*Answer_Explain)(nil),
 		(*Answer_Functions)(nil),
 		(*Answer_Problem)(nil),
 	}
-	file_keyhole_v1_keyhole_proto_msgTypes[41].OneofWrappers = []any{
+	file_keyhole_v1_keyhole_proto_msgTypes[45].OneofWrappers = []any{
 		(*ConnectResponse_Desired)(nil),
 		(*ConnectResponse_Question)(nil),
 		(*ConnectResponse_SpoolReceipt)(nil),
 	}
-	file_keyhole_v1_keyhole_proto_msgTypes[44].OneofWrappers = []any{
+	file_keyhole_v1_keyhole_proto_msgTypes[48].OneofWrappers = []any{
 		(*Question_Explain)(nil),
 		(*Question_Functions)(nil),
 	}
@@ -4725,7 +5107,7 @@ func file_keyhole_v1_keyhole_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyhole_v1_keyhole_proto_rawDesc), len(file_keyhole_v1_keyhole_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   54,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -133,7 +133,7 @@ func Session(s *keyholev1.Session, now time.Time) []table.Line {
 		lines = append(lines, fact("children", forkedText(s.GetForkedChildren(), n)))
 	}
 	if s.GetSummary() != nil {
-		lines = append(lines, fact("calls", callsText(s.GetSummary())))
+		lines = append(lines, fact("calls", callsText(s, s.GetSummary())))
 		if cost := meanCost(s, s.GetSummary(), now); cost != "" {
 			lines = append(lines, fact("cost", cost))
 		}

@@ -30,7 +30,7 @@ func (t *Trace) Summary(sum *keyholev1.Summary) []table.Line {
 		return []table.Line{line(bold(first + " · before anything was attached")), item("record", "keyhole audit show "+s.GetId())}
 	}
 	lines := []table.Line{line(bold(first))}
-	lines = append(lines, item("calls", callsText(sum)))
+	lines = append(lines, item("calls", callsText(s, sum)))
 	if cost := meanCost(s, sum, time.Now()); cost != "" {
 		lines = append(lines, item("cost", cost))
 	}
@@ -52,8 +52,12 @@ func (t *Trace) Summary(sum *keyholev1.Summary) []table.Line {
 func item(name, text string) table.Line { return line(dim(fmt.Sprintf("  %-9s ", name)), text) }
 
 // callsText is the equation that a session's counts are.
-func callsText(sum *keyholev1.Summary) string {
-	text := fmt.Sprintf("%s = emitted %s", number(sum.GetHits()), number(sum.GetEmitted()))
+func callsText(s *keyholev1.Session, sum *keyholev1.Summary) string {
+	emitted := "emitted"
+	if s.GetSpec().GetAggregate() != "" {
+		emitted = "counted"
+	}
+	text := fmt.Sprintf("%s = %s %s", number(sum.GetHits()), emitted, number(sum.GetEmitted()))
 	for _, outcome := range []struct {
 		name  string
 		count uint64

@@ -75,7 +75,10 @@ func (t *Trace) begin(fields []*keyholev1.Field, function, process string, now t
 		process += " on " + s.GetNode()
 	}
 	limits := s.GetSpec().GetLimits()
-	shown := fmt.Sprintf("shown at most %s/s", number(uint64(limits.GetRate())))
+	shown := counting(s.GetSpec())
+	if shown == "" {
+		shown = fmt.Sprintf("shown at most %s/s", number(uint64(limits.GetRate())))
+	}
 	if n := limits.GetSample(); n > 1 {
 		shown += fmt.Sprintf(" of 1 call in %d", n)
 	}
@@ -87,11 +90,14 @@ func (t *Trace) begin(fields []*keyholev1.Field, function, process string, now t
 	if s.GetState() == keyholev1.SessionState_SESSION_STATE_ENDED {
 		attached = fmt.Sprintf("was attached %d/%d   over", sites, sites)
 	}
-	return []table.Line{
+	lines := []table.Line{
 		line(bold(function), "   ", process, "   ", dim("build "+build(s.GetBuildId())+"   session "+s.GetId())),
 		line(attached + "   " + shown + "   " + t.costText(now)),
-		t.columns.Header(),
 	}
+	if s.GetSpec().GetAggregate() != "" {
+		return lines
+	}
+	return append(lines, t.columns.Header())
 }
 
 // layout makes the columns for the plan's fields, and parts a terminal's width between them.
@@ -264,6 +270,9 @@ func (t *Trace) Status(now time.Time) table.Line {
 	hits, emitted := s.GetSummary().GetHits(), s.GetSummary().GetEmitted()
 	text := fmt.Sprintf("  ↑ %s shown of %s calls · %s calls/s, shown %s/s", number(t.shown), number(max(hits, t.shown)),
 		rate(t.hits, now), rate(t.rows, now))
+	if s.GetSpec().GetAggregate() != "" {
+		text = fmt.Sprintf("  ↑ %s counted of %s calls · %s calls/s", number(emitted), number(hits), rate(t.hits, now))
+	}
 	text += " · " + t.costText(now)
 	if lost := s.GetSummary().GetLost(); lost > 0 {
 		text += fmt.Sprintf(" · lost %s", number(lost))
