@@ -75,40 +75,6 @@ func TestGrantIsJudgedByTheMonitor(t *testing.T) {
 	})
 }
 
-// TestTargetIsCheckedByTheLoader has an agent that was taken over falsify what was resolved.
-func TestTargetIsCheckedByTheLoader(t *testing.T) {
-	s, v := newStage(t), startVault(t)
-	spec := specOf(v.PID(), time.Minute)
-	for twist, want := range map[string]string{
-		"digest":   "the plan on record is sha256:0000",
-		"identity": "is not the process that was inspected",
-		"path":     "is not the process that was inspected",
-		"bytes":    "the executable is not what was analysed",
-		"offset":   "the executable is not what was analysed",
-
-		"middle of an instruction": "not what the inspector found",
-		"function":                 "not what the inspector found",
-		"place of a value":         "not what the inspector found",
-		"name of a value":          "not what the inspector found",
-		"one value less":           "not what the inspector found",
-		"one value more":           "not what the inspector found",
-	} {
-		t.Run(twist, func(*testing.T) {
-			session := s.newSession()
-			s.refused(v, HoldArgs{Session: session, Spec: spec, Envelope: s.authority.grant(session, spec), Twist: twist}, want)
-		})
-	}
-}
-
-// TestTargetIsOfTheGrantedRequest has an agent that was taken over resolve another request than the one that was granted.
-func TestTargetIsOfTheGrantedRequest(t *testing.T) {
-	s, v := newStage(t), startVault(t)
-	granted := specOf(v.PID(), time.Minute)
-	asked := granted
-	asked.Arguments = []string{"note"}
-	s.refused(v, HoldArgs{Session: "s-other", Spec: asked, Envelope: s.authority.grant("s-other", granted)}, "not what the inspector found")
-}
-
 // TestMonitorTellsNoMemory has an agent that was taken over ask the monitor to compare memory that is no code: whatever it thinks is there, the answer is the same.
 func TestMonitorTellsNoMemory(t *testing.T) {
 	s, v := newStage(t), startVault(t)
