@@ -194,6 +194,7 @@ func (l *holderLoader) becomeReader(p *plan.Plan, program *loader.Program, attac
 	}
 	if files.Counted != nil {
 		h.Counted = int(files.Counted.Fd())
+		kept = append(kept, h.Counted)
 	}
 	handed, err := handOver("keyhole-reader", h)
 	if err != nil {
