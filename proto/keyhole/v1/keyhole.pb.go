@@ -183,6 +183,7 @@ type Selector struct {
 	//
 	//	*Selector_Pid
 	//	*Selector_Exe
+	//	*Selector_Kernel
 	Target        isSelector_Target `protobuf_oneof:"target"`
 	Node          string            `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -244,6 +245,15 @@ func (x *Selector) GetExe() string {
 	return ""
 }
 
+func (x *Selector) GetKernel() bool {
+	if x != nil {
+		if x, ok := x.Target.(*Selector_Kernel); ok {
+			return x.Kernel
+		}
+	}
+	return false
+}
+
 func (x *Selector) GetNode() string {
 	if x != nil {
 		return x.Node
@@ -263,9 +273,15 @@ type Selector_Exe struct {
 	Exe string `protobuf:"bytes,2,opt,name=exe,proto3,oneof"`
 }
 
+type Selector_Kernel struct {
+	Kernel bool `protobuf:"varint,4,opt,name=kernel,proto3,oneof"`
+}
+
 func (*Selector_Pid) isSelector_Target() {}
 
 func (*Selector_Exe) isSelector_Target() {}
+
+func (*Selector_Kernel) isSelector_Target() {}
 
 // Redaction asks for one path to be treated more strictly than policy does.
 type Redaction struct {
@@ -3853,10 +3869,11 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\x06redact\x18\x05 \x03(\v2\x15.keyhole.v1.RedactionB\b\xbaH\x05\x92\x01\x02\x10 R\x06redact\x12*\n" +
 	"\x06limits\x18\x06 \x01(\v2\x12.keyhole.v1.LimitsR\x06limits\x12\"\n" +
 	"\x06reason\x18\a \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x06reason\"w\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x06reason\"\x9a\x01\n" +
 	"\bSelector\x12\x1b\n" +
 	"\x03pid\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00H\x00R\x03pid\x12\x1f\n" +
-	"\x03exe\x18\x02 \x01(\tB\v\xbaH\br\x06(\x80 :\x01/H\x00R\x03exe\x12\x1c\n" +
+	"\x03exe\x18\x02 \x01(\tB\v\xbaH\br\x06(\x80 :\x01/H\x00R\x03exe\x12!\n" +
+	"\x06kernel\x18\x04 \x01(\bB\a\xbaH\x04j\x02\b\x01H\x00R\x06kernel\x12\x1c\n" +
 	"\x04node\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\xfd\x01R\x04nodeB\x0f\n" +
 	"\x06target\x12\x05\xbaH\x02\b\x01\"N\n" +
 	"\tRedaction\x12\x1e\n" +
@@ -4348,6 +4365,7 @@ func file_keyhole_v1_keyhole_proto_init() {
 	file_keyhole_v1_keyhole_proto_msgTypes[1].OneofWrappers = []any{
 		(*Selector_Pid)(nil),
 		(*Selector_Exe)(nil),
+		(*Selector_Kernel)(nil),
 	}
 	file_keyhole_v1_keyhole_proto_msgTypes[11].OneofWrappers = []any{}
 	file_keyhole_v1_keyhole_proto_msgTypes[15].OneofWrappers = []any{
