@@ -68,6 +68,7 @@ const (
 	NoDebugInfo  = "no debug information"
 	Redacted     = "redacted" // dropped: no op read it
 	TooDeep      = "too deep"
+	NotAllowed   = "not allowed" // the node lets probes read no memory there
 	Malformed    = "malformed record"
 )
 

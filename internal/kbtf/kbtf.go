@@ -22,7 +22,6 @@ const (
 	maxBytes      = 64 << 20
 	maxParameters = 32
 	maxQualifiers = 16 // const, volatile, typedefs and tags in front of one type
-	maxSearch     = 256
 )
 
 // ErrNotFound says that the kernel describes no such function or field.
@@ -67,6 +66,41 @@ type Function struct {
 type Parameter struct {
 	Name string
 	Type Type
+	// Space is where the parameter points, if it is a pointer.
+	Space Space
+}
+
+// A Space is whose memory a pointer points to. It matters: an address in a process's memory is the process's word, and who
+// would follow it as one of the kernel's could be made to read any of the kernel's memory.
+type Space int
+
+// The spaces.
+const (
+	Unknown Space = iota
+	Kernel
+	User
+)
+
+// spaces are the parameters that the kernel's source says it of and its BTF, where it has no type tags, does not.
+var spaces = map[[2]string]Space{
+	{"do_sys_openat2", "filename"}: User,
+	{"path_mount", "dev_name"}:     Kernel,
+	{"path_mount", "type_page"}:    Kernel,
+}
+
+// space says where a parameter of a function points. Without tags structs are taken for the kernel's: it copies those of processes
+// before it hands them from function to function.
+func (t *Types) space(function string, p *Parameter) Space {
+	known := spaces[[2]string{function, p.Name}]
+	switch {
+	case p.Type.Kind != Pointer:
+		return Unknown
+	case p.Type.User || known == User:
+		return User
+	case known == Kernel, t.tagged, p.Type.Elem().Kind == Struct:
+		return Kernel
+	}
+	return Unknown
 }
 
 // Function finds a function by its exact name. The error is ErrNotFound where the kernel describes none; a kernel leaves out of its
@@ -88,10 +122,10 @@ func (t *Types) Function(name string) (*Function, error) {
 	if found == nil {
 		return nil, fmt.Errorf("function %s: %w", name, ErrNotFound)
 	}
-	return function(found)
+	return t.function(found)
 }
 
-func function(f *btf.Func) (*Function, error) {
+func (t *Types) function(f *btf.Func) (*Function, error) {
 	proto, ok := f.Type.(*btf.FuncProto)
 	if !ok {
 		return nil, fmt.Errorf("function %s has no prototype", f.Name)
@@ -105,7 +139,9 @@ func function(f *btf.Func) (*Function, error) {
 			out.Variadic = true
 			break
 		}
-		out.Parameters = append(out.Parameters, Parameter{Name: p.Name, Type: typeOf(p.Type)})
+		parameter := Parameter{Name: p.Name, Type: typeOf(p.Type)}
+		parameter.Space = t.space(f.Name, &parameter)
+		out.Parameters = append(out.Parameters, parameter)
 	}
 	return out, nil
 }

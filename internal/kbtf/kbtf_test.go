@@ -47,6 +47,9 @@ func TestRunningKernel(t *testing.T) {
 		t.Errorf("tcp_connect is %+v", f)
 	}
 	sock := f.Parameters[0].Type.Elem()
+	if f.Parameters[0].Space != Kernel {
+		t.Error("a struct sock is taken for a process's")
+	}
 	common, err := sock.Field("__sk_common")
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +75,7 @@ func TestRunningKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	name := f.Parameters[1]
-	if name.Name != "filename" || !name.Type.Text() || name.Type.Name != "const char *" || name.Type.User != types.MarksUserPointers() {
+	if name.Name != "filename" || !name.Type.Text() || name.Type.Name != "const char *" || name.Type.User != types.MarksUserPointers() || name.Space != User {
 		t.Errorf("the second parameter of do_sys_openat2 is %+v", name)
 	}
 	task, err := types.Struct("task_struct")
@@ -113,7 +116,7 @@ func TestEveryFunction(t *testing.T) {
 			continue
 		}
 		n++
-		described, err := function(f)
+		described, err := types.function(f)
 		if err != nil {
 			t.Errorf("%s: %v", f.Name, err)
 			continue

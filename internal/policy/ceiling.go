@@ -34,6 +34,9 @@ type Ceiling struct {
 	ForbiddenExecutables []string
 	ForbiddenFunctions   []string
 
+	// Kernel is what may be looked at of the kernel itself.
+	Kernel Kernel
+
 	// Rules make the redaction of every session on this node stricter.
 	Rules []redact.Rule
 }
@@ -45,6 +48,7 @@ func Default() *Ceiling {
 		MaxRate:            probe.MaxRate,
 		MaxBytes:           probe.MaxBytes,
 		ForbiddenFunctions: []string{"runtime.*", "runtime/*", "internal/runtime/*"},
+		Kernel:             Kernel{Functions: slices.Clone(defaultKernelFunctions)},
 	}
 }
 
@@ -82,6 +86,10 @@ type ceilingFile struct {
 		Executables []string `yaml:"executables"`
 		Functions   []string `yaml:"functions"`
 	} `yaml:"forbid"`
+	Kernel struct {
+		Functions  *[]string `yaml:"functions"`
+		ReadMemory bool      `yaml:"readMemory"`
+	} `yaml:"kernel"`
 	Rules []yaml.Node `yaml:"rules"`
 }
 
@@ -92,10 +100,14 @@ type ceilingFile struct {
 //	forbid:
 //	  executables: ["/usr/sbin/*"]
 //	  functions: ["crypto/*"]
+//	kernel:
+//	  functions: [tcp_connect, "tcp_*retransmit*"]
+//	  readMemory: true
 //	rules:
 //	  - {id: node/mail, name: "*mail*", action: digest}
 //
-// What it does not say is as in Default; what it forbids is forbidden besides. Unknown keys are errors.
+// What it does not say is as in Default; what it forbids is forbidden besides; the kernel's functions that it names are allowed in
+// place of the default ones, and none if it names none. Unknown keys are errors.
 func Parse(data []byte) (*Ceiling, error) {
 	var file ceilingFile
 	if err := strictyaml.Unmarshal(data, &file); err != nil {
@@ -131,6 +143,9 @@ func Parse(data []byte) (*Ceiling, error) {
 	}
 	c.ForbiddenExecutables = append(c.ForbiddenExecutables, file.Forbid.Executables...)
 	c.ForbiddenFunctions = append(c.ForbiddenFunctions, file.Forbid.Functions...)
+	if err := file.kernel(&c.Kernel); err != nil {
+		return nil, err
+	}
 	rules, err := redact.RulesFromYAML(file.Rules, "node")
 	if err != nil {
 		return nil, fmt.Errorf("rules: %w", err)
@@ -154,6 +169,8 @@ func (c *Ceiling) Allow(spec *probe.Spec) error {
 		return denied("--max-hits has to be given, and at most %d here", c.MaxHits)
 	case spec.Target.Kind == probe.SelectExe:
 		return c.allowExecutable(spec.Target.Path)
+	case spec.Target.Kind == probe.SelectKernel:
+		return c.allowKernelFunction(spec.Function)
 	}
 	return nil
 }
@@ -170,6 +187,9 @@ func (c *Ceiling) AllowProcess(i *target.Identity) error {
 // AllowTarget says why nobody may look at what a request was resolved to. The error is a *problem.Error of code
 // PermissionDenied.
 func (c *Ceiling) AllowTarget(t *target.Target) error {
+	if t.Identity.Kernel != "" {
+		return c.allowKernelTarget(t)
+	}
 	if err := c.AllowProcess(&t.Identity); err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package target is what a request was resolved to: one live process, one function, the places where a breakpoint is
+// Package target is what a request was resolved to: one live process or the running kernel, one function, the places where a breakpoint is
 // proved safe, and where each requested value is at that very place. A Target is data about bytes that a hostile
 // program may have written: whoever receives one validates it.
 package target
@@ -21,8 +21,11 @@ type Target struct {
 	OtherProcesses int `json:"otherProcesses,omitempty"`
 }
 
-// An Identity is what must not change between analysis and attach.
+// An Identity is what must not change between analysis and attach. Of the kernel, which does not change while anybody looks,
+// it has only Kernel, Comm, Path, BuildID, Language and Arch.
 type Identity struct {
+	// Kernel is the running kernel's release, such as 6.12.48, if the target is the kernel; empty for a process.
+	Kernel     string `json:"kernel,omitempty"`
 	PID        int    `json:"pid"`
 	StartTicks uint64 `json:"startTicks"` // /proc/PID/stat field 22: clock ticks (1/100 s) since boot
 	Comm       string `json:"comm"`
@@ -61,7 +64,9 @@ type Site struct {
 	FileOffset     uint64 `json:"fileOffset"`     // where uprobe_multi attaches
 	RuntimeAddress uint64 `json:"runtimeAddress"` // in the process
 	Bytes          []byte `json:"bytes"`          // the instruction there, the same in file, memory and analysis
-	Where          string `json:"where"`          // "after the stack check", "entry"
+	// Symbol is the function of the kernel at whose entry the probe is; then the kernel finds the address, and the fields above are zero.
+	Symbol string `json:"symbol,omitempty"`
+	Where  string `json:"where"` // "after the stack check", "entry"
 }
 
 // Kind says how a value's bytes are read and shown.
@@ -104,9 +109,24 @@ type Value struct {
 	// Capacity bounds a C char array; 0: none.
 	Capacity int `json:"capacity,omitempty"`
 
+	// User says that all that is read on the way is memory of the process that made the call: a parameter of a kernel function that
+	// points there. Never set in a process's own values, which are all there.
+	User bool `json:"user,omitempty"`
+
 	// Missing says why the value cannot be read at all; empty if it can. Detail explains it to people.
 	Missing string `json:"missing,omitempty"`
 	Detail  string `json:"detail,omitempty"`
+}
+
+// ReadsMemory says whether more than a register is read for the value.
+func (v *Value) ReadsMemory() bool {
+	switch {
+	case v.Missing != "", v.Kind == KindStruct, v.Kind == KindOther:
+		return false
+	case v.Kind == KindString, v.Kind == KindBytes, v.Kind == KindCString:
+		return true
+	}
+	return len(v.Data.Offsets) > 0
 }
 
 // A Location is a register and the pointers to follow from it: value = register >> 8*Shift, then for each offset

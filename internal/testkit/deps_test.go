@@ -38,7 +38,7 @@ var libraries = []rule{
 	{
 		what:    "the kernel's types",
 		imports: []string{"github.com/cilium/ebpf/btf"},
-		by:      []string{"internal/kbtf"},
+		by:      []string{"internal/kbtf", "internal/testkit"},
 		because: "one package says what a kernel function's parameters are; it reads a file and asks the kernel nothing",
 	},
 	{
