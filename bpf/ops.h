@@ -6,6 +6,7 @@
 #ifndef KH_OPS_H
 #define KH_OPS_H
 
+#include "reads.h"
 #include "scratch.h"
 #include "siphash.h"
 
@@ -76,7 +77,7 @@ static __always_inline void kh_op_load(struct kh_hit *hit, const volatile struct
 	if (reason == KH_OK) {
 		if (!base)
 			reason = KH_NIL;
-		else if (bpf_probe_read_user(&value, op->arg, (const void *)(base + op->off)))
+		else if (kh_read(op, &value, op->arg, base + op->off))
 			reason = KH_FAULT;
 	}
 	kh_set(hit, op->dst, value, reason);
@@ -94,7 +95,7 @@ static __always_inline enum kh_reason kh_read_cstr(void *to, __u32 cap, const st
 		return reason;
 	if (!base)
 		return KH_NIL;
-	got = bpf_probe_read_user_str(to, cap + 2, (const void *)(base + op->off));
+	got = kh_read_str(op, to, cap + 2, base + op->off);
 	if (got <= 0)
 		return KH_FAULT;
 	*n = got - 1;
@@ -179,7 +180,7 @@ static __always_inline bool kh_op_if_string(const struct kh_hit *hit, struct kh_
 		equal = kh_get(hit, op->dst) == n;
 		if (equal && n) {
 			kh_used(s, n);
-			if (bpf_probe_read_user(s->in.bytes, n, (const void *)(kh_get(hit, op->src) + op->off)))
+			if (kh_read(op, s->in.bytes, n, kh_get(hit, op->src) + op->off))
 				return false;
 		}
 	}
@@ -285,7 +286,7 @@ static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, s
 	case KH_DIGEST:
 		if (n) {
 			kh_used(s, n);
-			if (bpf_probe_read_user(s->in.bytes, n, (const void *)from))
+			if (kh_read(op, s->in.bytes, n, from))
 				return kh_missing(KH_FAULT);
 		}
 		kh_leave_digest(s, to, n);
@@ -304,7 +305,7 @@ static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, s
 	default: /* KH_LENGTH */
 		return v;
 	}
-	if (n && bpf_probe_read_user(to, n, (const void *)from))
+	if (n && kh_read(op, to, n, from))
 		return kh_missing(KH_FAULT);
 	v.n = n;
 	return v;

@@ -92,7 +92,7 @@ type UprobeKhOp struct {
 	N      uint32
 	Aux    uint16
 	Action UprobeKhAction
-	Pad    uint8
+	User   uint8
 }
 
 type UprobeKhOpCode uint8

@@ -17,6 +17,8 @@ import (
 type Attachment struct {
 	program *Program
 	link    link.Link
+	// CountsMissed says that the kernel counts the calls at which it could not run the program.
+	CountsMissed bool
 	// AttachTime is how long attaching took.
 	AttachTime time.Duration
 }
@@ -24,9 +26,12 @@ type Attachment struct {
 // Attach puts the program on the plan's sites in the one process that the plan names, and only there: one link, with
 // the kernel's PID filter and the site's index as cookie. The executable is the open file that was analysed: the kernel
 // is given its descriptor's path, so that no path is looked up a second time, and offsets in the file, so that neither
-// this package nor the library under it parses a byte of it.
+// this package nor the library under it parses a byte of it. A plan for the kernel needs no file.
 func (l *Program) Attach(exe *os.File) (*Attachment, error) {
 	start := time.Now()
+	if l.plan.Identity.Kernel != "" {
+		return l.attachKernel(start)
+	}
 	sites := l.plan.Sites
 	options := link.UprobeMultiOptions{
 		Addresses: make([]uint64, len(sites)),
@@ -46,7 +51,7 @@ func (l *Program) Attach(exe *os.File) (*Attachment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attach probe: %w", err)
 	}
-	k, err := x.UprobeMulti(nil, l.objects.KhUprobe, &options)
+	k, err := x.UprobeMulti(nil, l.objects.program, &options)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("attach probe: no process %d any more: %w", options.PID, err)
 	}

@@ -148,7 +148,7 @@ func TestDetachRestoresText(t *testing.T) {
 func TestNothingStays(t *testing.T) {
 	p := startHot(t)
 	s := attach(t, p, request{function: "hot_pair"})
-	info, err := s.program.objects.KhUprobe.Info()
+	info, err := s.program.objects.program.Info()
 	if err != nil {
 		t.Fatal(err)
 	}

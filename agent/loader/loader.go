@@ -30,6 +30,8 @@ type Options struct {
 	LatestDeadlineNs uint64
 	// DeadlineNs is the deadline for now, not after the latest. Reader.SetDeadline changes it.
 	DeadlineNs uint64
+	// LeaveOut is the process that with all that it started is no hit of a probe of the kernel: the monitor.
+	LeaveOut int
 	// RingBytes is the size of the ring buffer: a power of two, at least a page. 0 means DefaultRingBytes.
 	RingBytes int
 }
@@ -75,7 +77,7 @@ func Load(p *plan.Plan, o Options) (*Program, error) {
 		return nil, fmt.Errorf("load probe: %w", err)
 	}
 	l := &Program{plan: p, objects: *loaded, LoadTime: time.Since(start)}
-	if info, err := l.objects.KhUprobe.Info(); err == nil {
+	if info, err := l.objects.program.Info(); err == nil {
 		l.Instructions, _ = info.VerifiedInstructions()
 	}
 	return l, nil
@@ -87,26 +89,35 @@ func (l *Program) Close() error { return l.objects.Close() }
 // Stats is how often the program ran and how long it took in all, without the trap that leads to it. The kernel counts
 // while kernel.bpf_stats_enabled is set.
 func (l *Program) Stats() (runs uint64, took time.Duration, err error) {
-	stats, err := l.objects.KhUprobe.Stats()
+	stats, err := l.objects.program.Stats()
 	if err != nil {
 		return 0, 0, fmt.Errorf("program's statistics: %w", err)
 	}
 	return stats.RunCount, stats.Runtime, nil
 }
 
-// objects are what is loaded, without the variables, which the library would map into this process.
+// objects are what is loaded, without the variables, which the library would map into this process. The maps of both
+// programs are the same, being of the same source.
 type objects struct {
-	bpf.UprobePrograms
+	program *ebpf.Program
 	bpf.UprobeMaps
 }
 
 // Close closes the descriptors.
 func (o *objects) Close() error {
-	return errors.Join(o.UprobePrograms.Close(), o.UprobeMaps.Close())
+	return errors.Join(o.program.Close(), o.UprobeMaps.Close())
+}
+
+// specOf is the object that a plan is loaded with.
+func specOf(p *plan.Plan) (*ebpf.CollectionSpec, error) {
+	if p.Identity.Kernel != "" {
+		return bpf.LoadKprobe()
+	}
+	return bpf.LoadUprobe()
 }
 
 func load(p *plan.Plan, o Options) (*objects, error) {
-	spec, err := bpf.LoadUprobe()
+	spec, err := specOf(p)
 	if err != nil {
 		return nil, err
 	}
@@ -123,8 +134,7 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 		return nil, err
 	}
 	defer tables.Close() // the program holds it
-	loaded := new(objects)
-	err = spec.LoadAndAssign(loaded, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{rodata: tables}})
+	loaded, err := assign(spec, p, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{rodata: tables}})
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
 		return nil, &VerifierError{Log: refused.Log, err: refused}
@@ -133,6 +143,24 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 		return nil, err
 	}
 	return loaded, nil
+}
+
+// assign loads what a plan is loaded with.
+func assign(spec *ebpf.CollectionSpec, p *plan.Plan, options *ebpf.CollectionOptions) (*objects, error) {
+	if p.Identity.Kernel != "" {
+		var loaded struct {
+			bpf.KprobePrograms
+			bpf.UprobeMaps
+		}
+		err := spec.LoadAndAssign(&loaded, options)
+		return &objects{loaded.KhKprobe, loaded.UprobeMaps}, err
+	}
+	var loaded struct {
+		bpf.UprobePrograms
+		bpf.UprobeMaps
+	}
+	err := spec.LoadAndAssign(&loaded, options)
+	return &objects{loaded.KhUprobe, loaded.UprobeMaps}, err
 }
 
 // freezeTables makes the map that holds the program's constants, instead of leaving it to the library, which would map it
@@ -207,6 +235,9 @@ func opsOf(p *plan.Plan) *[bpf.UprobeKhLimitKH_MAX_OPS]bpf.UprobeKhOp {
 			Aux:    op.Aux,
 			Action: bpf.UprobeKhAction(op.Action),
 		}
+		if op.User {
+			ops[i].User = 1
+		}
 	}
 	return &ops
 }
@@ -222,6 +253,9 @@ func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
 		IfEnd:            uint32(p.IfEnd),
 		N_ops:            uint32(len(p.Ops)),
 		RingQuarter:      uint32(o.RingBytes) / 4,
+	}
+	if p.Identity.Kernel != "" {
+		c.Pid = uint32(o.LeaveOut)
 	}
 	if rate := uint64(p.Limits.Rate); rate > 0 {
 		// Rounded up, so that no second sees more than the rate; a second's worth may come at once.
@@ -250,8 +284,16 @@ func (e *VerifierError) Error() string { return e.err.Error() }
 // Unwrap returns what the system call answered.
 func (e *VerifierError) Unwrap() error { return e.err }
 
-// ProgramDigest names the object that every probe is an instance of: "sha256:" and its SHA-256 in hex.
+// ProgramDigest names the object that every probe of a process is an instance of: "sha256:" and its SHA-256 in hex.
 func ProgramDigest() string { return bpf.UprobeDigest() }
+
+// Digest names the object that this probe is an instance of, likewise.
+func (l *Program) Digest() string {
+	if l.plan.Identity.Kernel != "" {
+		return bpf.KprobeDigest()
+	}
+	return ProgramDigest()
+}
 
 // BootNow is the time on CLOCK_BOOTTIME in nanoseconds, the clock of deadlines and records. It goes on in suspend.
 func BootNow() uint64 {

@@ -39,6 +39,9 @@ const (
 )
 
 func (c Code) emits() bool    { return c == OpEmit || c == OpBytes || c == OpCStr }
+func (c Code) reads() bool {
+	return c == OpLoad || c == OpBytes || c == OpCStr || c == OpIfBytes || c == OpIfCStr
+}
 func (c Code) compares() bool { return c == OpIfInt || c == OpIfBytes || c == OpIfCStr }
 
 // The actions of emitting ops: enum kh_action.

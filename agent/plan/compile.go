@@ -103,7 +103,7 @@ func (c *compiler) compile() error {
 	c.plan.IfEnd = len(c.build.steps)
 	if g := c.target.GoroutineID; g != nil && g.Missing == "" {
 		c.plan.Goroutine = true
-		c.build.use(Op{Code: OpEmit, Arg: goroutineBytes}, c.build.locate(&g.Data, goroutineBytes, "goroutine"), nil, "goroutine")
+		c.build.use(Op{Code: OpEmit, Arg: goroutineBytes}, c.build.locate(&g.Data, goroutineBytes, false, "goroutine"), nil, "goroutine")
 	}
 	for i := range c.target.Values {
 		if v := &c.target.Values[i]; !v.Condition {
@@ -128,6 +128,10 @@ func (c *compiler) decide(v *target.Value) redact.Decision {
 	d := c.rules.Decide(redact.Field{
 		Path: v.Path, Names: v.Names, Types: v.Types, Embedded: v.Embedded, TypeName: v.TypeName, Kind: kind, Function: c.target.Function.Name,
 	})
+	if c.target.Identity.Kernel != "" && v.Kind == target.KindPointer {
+		// Whoever knows one address of the kernel's knows where all of it is, and no owner of a field speaks for that.
+		d = d.With(redact.Action{Kind: redact.Drop}, redact.RuleKernelAddress)
+	}
 	for _, r := range c.spec.Redact {
 		if !lies(v, r.Path) {
 			continue
@@ -172,21 +176,26 @@ func (c *compiler) field(v *target.Value) {
 		return
 	}
 	f.Emits = true
-	op := Op{Action: action, Aux: part, Off: int32(v.Offset)}
+	op := Op{Action: action, Aux: part, Off: int32(v.Offset), User: v.User && readsText(v.Kind)}
 	switch v.Kind {
 	case target.KindString, target.KindBytes:
 		op.Code, op.N = OpBytes, c.plan.Limits.ValueBytes
 		f.MaxBytes = leaves(d.Action, int(op.N))
-		c.build.use(op, c.build.locate(&v.Data, 8, v.Path), c.build.locate(&v.Length, 8, v.Path), v.Path)
+		c.build.use(op, c.build.locate(&v.Data, 8, v.User, v.Path), c.build.locate(&v.Length, 8, v.User, v.Path), v.Path)
 	case target.KindCString:
 		op.Code, op.N = OpCStr, textCap(v, c.plan.Limits.ValueBytes)
 		f.MaxBytes = leaves(d.Action, int(op.N))
-		c.build.use(op, c.build.locate(&v.Data, 8, v.Path), nil, v.Path)
+		c.build.use(op, c.build.locate(&v.Data, 8, v.User, v.Path), nil, v.Path)
 	default:
 		op.Code, op.Arg = OpEmit, uint8(v.Size)
 		f.MaxBytes = leaves(d.Action, v.Size)
-		c.build.use(op, c.build.locate(&v.Data, v.Size, v.Path), nil, v.Path)
+		c.build.use(op, c.build.locate(&v.Data, v.Size, v.User, v.Path), nil, v.Path)
 	}
+}
+
+// readsText says whether the op that emits a value reads memory itself; other values were loaded before.
+func readsText(k target.Kind) bool {
+	return k == target.KindString || k == target.KindBytes || k == target.KindCString
 }
 
 // textCap is how many bytes of a C string are read: of an array never more than it has.
@@ -252,9 +261,9 @@ func (c *compiler) condition(condition probe.Condition) error {
 	c.plan.Conditions = append(c.plan.Conditions, Condition{
 		Path: v.Path, Text: condition.String(), Action: d.Action.String(), Rule: d.Rule,
 	})
-	data, length := c.build.locate(&v.Data, dataSize(v), v.Path), (*node)(nil)
+	data, length := c.build.locate(&v.Data, dataSize(v), v.User, v.Path), (*node)(nil)
 	if op.Code == OpIfBytes {
-		length = c.build.locate(&v.Length, 8, v.Path)
+		length = c.build.locate(&v.Length, 8, v.User, v.Path)
 	}
 	c.build.use(op, data, length, v.Path)
 	return nil
@@ -304,7 +313,7 @@ func (c *compiler) comparison(v *target.Value, condition *probe.Condition) (Op, 
 		if literal.Kind != probe.Text {
 			return Op{}, fmt.Errorf(`%s is a %s: compare it with a "string"`, v.Path, v.TypeName)
 		}
-		op := Op{Code: OpIfBytes, Arg: compare, Off: int32(v.Offset), N: uint32(len(literal.Text))}
+		op := Op{Code: OpIfBytes, Arg: compare, Off: int32(v.Offset), N: uint32(len(literal.Text)), User: v.User}
 		if v.Kind == target.KindCString {
 			op.Code = OpIfCStr
 			if strings.IndexByte(literal.Text, 0) >= 0 {

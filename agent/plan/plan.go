@@ -72,6 +72,8 @@ type Op struct {
 	N      uint32 `json:"n,omitempty"`
 	Aux    uint16 `json:"aux,omitempty"`
 	Action uint8  `json:"action,omitempty"`
+	// User says of a read in a plan for the kernel that the address is a process's, and what is read its memory.
+	User bool `json:"user,omitempty"`
 }
 
 // Digest names the plan: "sha256:" and the hash, in hex, of its JSON. Two sides that compile the same request for the same

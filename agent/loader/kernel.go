@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/keyhole-dev/keyhole/internal/kbtf"
+)
+
+// Where the kernel says that it has kprobes as perf events (CONFIG_KPROBE_EVENTS), and what it locks down.
+const (
+	kprobeSource = "/sys/bus/event_source/devices/kprobe/type"
+	lockdownFile = "/sys/kernel/security/lockdown"
+)
+
+// KernelSupported says in one sentence why no function of this kernel can be probed; nil if nothing is known against it. It
+// needs no privilege.
+func KernelSupported() error {
+	if lockedDown() {
+		return errors.New("the kernel is locked down for confidentiality, which forbids probes of its functions; a process's can be probed")
+	}
+	if _, err := os.Stat(kprobeSource); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return errors.New("this node's kernel has no kprobes (it was built without CONFIG_KPROBE_EVENTS), so functions of the kernel cannot be " +
+				"probed here; a process's can be")
+		}
+		return fmt.Errorf("whether the kernel has kprobes cannot be seen: %w", err)
+	}
+	if _, err := os.Stat(kbtf.Path); err != nil {
+		return fmt.Errorf("the kernel does not describe its functions (%s; it is built with CONFIG_DEBUG_INFO_BTF): %w", kbtf.Path, err)
+	}
+	return nil
+}
+
+// lockedDown says whether the kernel keeps its memory from its administrator. Without security file system it cannot be
+// seen; then the attach tells.
+func lockedDown() bool {
+	modes, err := os.ReadFile(lockdownFile)
+	return err == nil && strings.Contains(string(modes), "[confidentiality]")
+}
+
+// attachKernel puts the program on the entry of a function of the kernel, by its name: the kernel finds the address, and refuses
+// what it cannot probe safely. The link holds the perf event, and ends with it.
+func (l *Program) attachKernel(start time.Time) (*Attachment, error) {
+	if err := KernelSupported(); err != nil { // the library would try another way, which leaves traces behind
+		return nil, fmt.Errorf("attach probe: %w", err)
+	}
+	if len(l.plan.Sites) != 1 || l.plan.Sites[0].Symbol == "" {
+		return nil, errors.New("attach probe: a plan for the kernel has one site, which is a function")
+	}
+	symbol := l.plan.Sites[0].Symbol
+	k, err := link.Kprobe(symbol, l.objects.program, nil)
+	switch {
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("attach probe: the kernel has several functions %s, or none that can be probed", symbol)
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("attach probe: the kernel has no function %s that can be probed (its compiler may have put it into its callers): %w", symbol, err)
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("attach probe: the kernel forbids it (a lockdown, or a security module): %w", err)
+	case errors.Is(err, unix.EINVAL):
+		return nil, fmt.Errorf("attach probe: the kernel does not let %s be probed: it is one that probes themselves need: %w", symbol, err)
+	case err != nil:
+		return nil, fmt.Errorf("attach probe: %w", err)
+	}
+	if _, ok := k.(interface{ FD() int }); !ok {
+		return nil, errors.Join(errors.New("attach probe: the kernel has no links of perf events (Linux 5.15)"), k.Close())
+	}
+	return &Attachment{program: l, link: k, CountsMissed: countsMissed(), AttachTime: time.Since(start)}, nil
+}
+
+// countsMissed says whether this kernel tells of a kprobe how often it could not run (Linux 6.7). It would not say no otherwise:
+// the field that it does not know stays zero.
+func countsMissed() bool {
+	f, err := os.Open(kbtf.Path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	types, err := kbtf.Open(f)
+	if err != nil {
+		return false
+	}
+	info, err := types.Struct("bpf_link_info")
+	if err != nil {
+		return false
+	}
+	for _, name := range []string{"perf_event", "kprobe", "missed"} {
+		field, err := info.Field(name)
+		if err != nil {
+			return false
+		}
+		info = field.Type
+	}
+	return true
+}
