@@ -33,6 +33,9 @@ func (r *runner) record(f session.Record) audit.Record {
 		details[spooled.EndedBy] = f.EndedBy
 		details["textRestored"] = strconv.FormatBool(s.TextRestored)
 		c := s.Counts
+		if c.Missed != nil {
+			details["missed"] = strconv.FormatUint(*c.Missed, 10)
+		}
 		details["counts"] = fmt.Sprintf("hits=%d emitted=%d filtered=%d sampledOut=%d throttled=%d overLimit=%d lost=%d final=%t",
 			c.Hits, c.Emitted, c.Filtered, c.SampledOut, c.Throttled, c.OverLimit, c.Lost, c.Final)
 	}
@@ -63,8 +66,12 @@ func (j *job) describe(details map[string]string, k session.RecordKind) {
 		i := &p.Identity
 		details["planDigest"], details["policyDigest"] = p.Digest(), p.PolicyDigest
 		details["function"] = p.Function
-		details["process"] = fmt.Sprintf("pid=%d startTicks=%d comm=%s", i.PID, i.StartTicks, i.Comm)
-		details["executable"] = fmt.Sprintf("%s buildId=%s device=%d inode=%d size=%d", i.Path, i.BuildID, i.Device, i.Inode, i.Size)
+		if i.Kernel != "" {
+			details["kernel"] = i.Kernel
+		} else {
+			details["process"] = fmt.Sprintf("pid=%d startTicks=%d comm=%s", i.PID, i.StartTicks, i.Comm)
+			details["executable"] = fmt.Sprintf("%s buildId=%s device=%d inode=%d size=%d", i.Path, i.BuildID, i.Device, i.Inode, i.Size)
+		}
 		details["sites"] = sitesText(p.Sites)
 		details["ttl"] = j.grant.TTL.String()
 	case session.RecordAttached:
@@ -81,6 +88,10 @@ func sitesText(sites []target.Site) string {
 	for i, s := range sites {
 		if i > 0 {
 			b.WriteString(", ")
+		}
+		if s.Symbol != "" {
+			b.WriteString(s.Symbol)
+			continue
 		}
 		fmt.Fprintf(&b, "%#x at file offset %#x", s.RuntimeAddress, s.FileOffset)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,10 @@ type Reader struct {
 	control *ebpf.Map
 	link    *os.File
 	record  ringbuf.Record
+
+	// CountsMissed says that the link is one that knows how many calls the kernel could not run the program at: the attachment's.
+	CountsMissed bool
+	missed       *uint64 // nil until the link was asked
 }
 
 // OpenReader takes over the files, also when it fails.
@@ -128,6 +133,7 @@ func (r *Reader) Counts() (event.Counts, error) {
 		Throttled:  n.N[bpf.UprobeKhCountKH_THROTTLED],
 		OverLimit:  n.N[bpf.UprobeKhCountKH_OVER_LIMIT],
 		Lost:       n.N[bpf.UprobeKhCountKH_LOST],
+		Missed:     r.missed,
 		Final:      r.link == nil,
 	}, nil
 }
@@ -138,10 +144,34 @@ func (r *Reader) Detach() error {
 	if r.link == nil {
 		return nil
 	}
-	err := r.link.Close()
+	var err error
+	if r.CountsMissed {
+		err = r.askMissed() // while there is one to ask
+	}
+	err = errors.Join(err, r.link.Close())
 	r.link = nil
 	if err != nil {
 		return fmt.Errorf("detach: %w", err)
+	}
+	return nil
+}
+
+// askMissed reads from the link of a kprobe how often the kernel could not run it, such as inside of another probe.
+func (r *Reader) askMissed() error {
+	fd, err := unix.FcntlInt(r.link.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("duplicate link: %w", err)
+	}
+	l, err := link.NewFromFD(fd) // closes fd if it fails
+	if err != nil {
+		return fmt.Errorf("open link: %w", err)
+	}
+	info, err := l.Info()
+	if err := errors.Join(err, l.Close()); err != nil {
+		return fmt.Errorf("ask link: %w", err)
+	}
+	if perf := info.PerfEvent(); perf != nil && perf.Kprobe() != nil {
+		r.missed = new(perf.Kprobe().Missed)
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ const (
 	OpIfCStr  Code = 8
 )
 
-func (c Code) emits() bool    { return c == OpEmit || c == OpBytes || c == OpCStr }
+func (c Code) emits() bool { return c == OpEmit || c == OpBytes || c == OpCStr }
 func (c Code) reads() bool {
 	return c == OpLoad || c == OpBytes || c == OpCStr || c == OpIfBytes || c == OpIfCStr
 }

@@ -103,6 +103,7 @@ func (r *reader) open() error {
 	if err != nil {
 		return err
 	}
+	r.records.CountsMissed = r.CountsMissed
 	r.decoder = decode.New(r.Plan, decode.Meta{SessionID: r.SessionID, ProbeID: r.SessionID, Node: r.Node, Wall: wallTime})
 	return nil
 }

@@ -76,7 +76,9 @@ const (
 type Counts struct {
 	Hits, Emitted, Filtered, SampledOut, Throttled, OverLimit, Lost uint64
 	Delivered, LostToClient                                         uint64
-	Final                                                           bool // read after the link was closed
+	// Missed counts the calls at which the kernel could not run the probe, which are no hits; nil: it does not say.
+	Missed *uint64
+	Final  bool // read after the link was closed
 }
 
 // Causes that end a session: an open list, `endedBy` in JSON.

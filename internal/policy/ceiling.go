@@ -175,9 +175,12 @@ func (c *Ceiling) Allow(spec *probe.Spec) error {
 	return nil
 }
 
-// AllowProcess says why nobody may look at a process, whatever it is that is asked of it. The error is a *problem.Error of code
+// AllowProcess says why nobody may look at a process, or at the kernel, whatever it is that is asked of it. The error is a *problem.Error of code
 // PermissionDenied.
 func (c *Ceiling) AllowProcess(i *target.Identity) error {
+	if i.Kernel != "" {
+		return c.allowKernel()
+	}
 	if slices.Contains(ourCommands, i.Comm) {
 		return denied("process %d is %s, a part of Keyhole, and those are never probed", i.PID, i.Comm)
 	}

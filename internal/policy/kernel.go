@@ -54,11 +54,19 @@ func (f *ceilingFile) kernel(k *Kernel) error {
 // Allows says whether a function is on the list.
 func (k *Kernel) Allows(function string) bool { return glob.MatchAny(k.Functions, function) }
 
-func (c *Ceiling) allowKernelFunction(name string) error {
-	switch {
-	case len(c.Kernel.Functions) == 0:
+// allowKernel says whether the kernel is a target at all.
+func (c *Ceiling) allowKernel() error {
+	if len(c.Kernel.Functions) == 0 {
 		return denied("functions of the kernel are not to be probed (kernel.functions in its ceiling file)")
-	case !c.Kernel.Allows(name), glob.MatchAny(c.ForbiddenFunctions, name):
+	}
+	return nil
+}
+
+func (c *Ceiling) allowKernelFunction(name string) error {
+	if err := c.allowKernel(); err != nil {
+		return err
+	}
+	if !c.Kernel.Allows(name) || glob.MatchAny(c.ForbiddenFunctions, name) {
 		return denied("the kernel's function %.128s is not on its list (kernel.functions in its ceiling file; `keyhole functions kernel` shows the list)", name)
 	}
 	return nil
@@ -66,8 +74,8 @@ func (c *Ceiling) allowKernelFunction(name string) error {
 
 // allowKernelTarget judges what a request for the kernel was resolved to. A Target without a function stands for the list of them.
 func (c *Ceiling) allowKernelTarget(t *target.Target) error {
-	if t.Function.Name == "" && len(c.Kernel.Functions) > 0 {
-		return nil
+	if t.Function.Name == "" {
+		return c.allowKernel()
 	}
 	if err := c.allowKernelFunction(t.Function.Name); err != nil {
 		return err

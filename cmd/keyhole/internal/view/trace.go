@@ -21,6 +21,8 @@ const (
 	// rateWindow is over how long the present rate is taken.
 	rateWindow = 3 * time.Second
 	timeFormat = "15:04:05.000"
+	// widestProcess is the longest process: 15 bytes of name and a number of 7 digits.
+	widestProcess = 15 + len("[4194304]")
 )
 
 // A Trace is what is shown of one session while it goes on: two lines that say what is attached where, a row for each
@@ -33,6 +35,7 @@ type Trace struct {
 	attached time.Time // when this end saw that it is attached, by its own clock
 	columns  *table.Columns
 	names    []string // of the values; none: the goroutine is shown
+	kernel   bool     // each call may be another process's, which is shown
 	shown    uint64
 	spans    uint64
 	quiet    bool // it was said that nothing came
@@ -92,11 +95,14 @@ func (t *Trace) begin(fields []*keyholev1.Field, function, process string, now t
 // layout makes the columns for the plan's fields, and parts a terminal's width between them.
 func (t *Trace) layout(fields []*keyholev1.Field) {
 	columns := []table.Column{{Title: "TIME", Min: len(timeFormat)}}
+	if t.kernel = t.session.GetSpec().GetTarget().GetKernel(); t.kernel {
+		columns = append(columns, table.Column{Title: "PROCESS", Min: widestProcess, Max: widestProcess})
+	}
 	for _, f := range fields {
 		t.names = append(t.names, f.GetPath())
 		columns = append(columns, column(f))
 	}
-	if len(fields) == 0 {
+	if len(fields) == 0 && !t.kernel {
 		columns = append(columns, table.Column{Title: "GOROUTINE", Right: true})
 	}
 	if t.width > 0 {
@@ -153,8 +159,13 @@ func (t *Trace) Event(e *keyholev1.Event, now time.Time) []table.Line {
 	t.quiet = true // whoever has seen one knows that the function is called
 	t.rows = addSample(t.rows, now, t.shown)
 	var lines []table.Line
+	process := fmt.Sprintf("%s[%d]", e.GetProcess().GetComm(), e.GetProcess().GetPid())
 	if t.columns == nil { // it comes before the word that the session is attached
-		lines = t.begin(fieldsOf(e), e.GetFunction(), fmt.Sprintf("%s[%d]", e.GetProcess().GetComm(), e.GetProcess().GetPid()), now)
+		about := process
+		if t.session.GetSpec().GetTarget().GetKernel() {
+			about = "kernel"
+		}
+		lines = t.begin(fieldsOf(e), e.GetFunction(), about, now)
 	}
 	values := make(map[string]*keyholev1.Value, len(e.GetArguments()))
 	for _, v := range e.GetArguments() {
@@ -162,6 +173,9 @@ func (t *Trace) Event(e *keyholev1.Event, now time.Time) []table.Line {
 	}
 	cells := make([]table.Span, 0, len(t.names)+1)
 	cells = append(cells, dim(e.GetTime().AsTime().Local().Format(timeFormat)))
+	if t.kernel {
+		cells = append(cells, table.Text(process))
+	}
 	for _, name := range t.names {
 		if v := values[name]; v != nil {
 			cells = append(cells, Value(v))
@@ -169,7 +183,7 @@ func (t *Trace) Event(e *keyholev1.Event, now time.Time) []table.Line {
 			cells = append(cells, warn("not sent"))
 		}
 	}
-	if len(t.names) == 0 {
+	if len(t.names) == 0 && !t.kernel {
 		cells = append(cells, table.Text(strconv.FormatUint(e.GetGoroutineId(), 10)))
 	}
 	return append(lines, t.columns.Row(cells))
@@ -222,7 +236,7 @@ func (t *Trace) Quiet(now time.Time) []table.Line {
 	after := fmt.Sprintf(" in %d s", quietTime/time.Second)
 	if s.GetHits() == 0 {
 		return []table.Line{
-			line(warn(fmt.Sprintf("0 calls%s: %s is attached, and %s did not call it.", after, t.session.GetFunction(), t.session.GetProcess()))),
+			line(warn(fmt.Sprintf("0 calls%s: %s is attached, and %s did not call it.", after, t.session.GetFunction(), t.caller()))),
 			line(dim("  keyhole explain, with the same flags, says where its code was inlined; keyhole functions lists what else there is")),
 		}
 	}
@@ -236,6 +250,14 @@ func (t *Trace) Quiet(now time.Time) []table.Line {
 		why = "--rate left them out"
 	}
 	return []table.Line{line(warn(fmt.Sprintf("%s calls%s, none shown: %s.", number(s.GetHits()), after, why)))}
+}
+
+// caller is who would have made a call.
+func (t *Trace) caller() string {
+	if t.kernel {
+		return "no process"
+	}
+	return t.session.GetProcess()
 }
 
 // left is the time until the deadline by this end's clock: the node's may show another time of day.
