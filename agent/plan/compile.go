@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -159,7 +160,7 @@ func (c *compiler) redactionsApply() error {
 func (c *compiler) field(v *target.Value) {
 	d := c.decide(v)
 	f := Field{
-		Path: v.Path, TypeName: v.TypeName, Kind: v.Kind, Size: v.Size,
+		Path: v.Path, TypeName: v.TypeName, Kind: v.Kind, Size: v.Size, BigEndian: v.BigEndian,
 		Action: d.Action.String(), Rule: d.Rule, Detail: d.Note,
 	}
 	defer func() { c.plan.Fields = append(c.plan.Fields, f) }()
@@ -289,14 +290,20 @@ func (c *compiler) comparison(v *target.Value, condition *probe.Condition) (Op, 
 	compare, literal := comparisons[condition.Op], &condition.Literal
 	switch v.Kind {
 	case target.KindInt, target.KindUint, target.KindLength:
-		bits, err := integer(v, literal)
+		word, err := integer(v, literal)
 		if err != nil {
 			return Op{}, err
 		}
 		if v.Kind == target.KindInt {
 			compare |= CmpSigned
 		}
-		aux := c.pool(binary.LittleEndian.AppendUint64(nil, bits))
+		if v.BigEndian {
+			if compare != CmpEQ && compare != CmpNE {
+				return Op{}, fmt.Errorf("%s is in the network's order of bytes, in which only == and != can be asked", v.Path)
+			}
+			word = bits.ReverseBytes64(word) >> (64 - 8*v.Size)
+		}
+		aux := c.pool(binary.LittleEndian.AppendUint64(nil, word))
 		return Op{Code: OpIfInt, Arg: uint8(v.Size), N: uint32(compare), Aux: aux}, nil
 	case target.KindBool:
 		if literal.Kind != probe.Boolean {

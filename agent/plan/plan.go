@@ -44,12 +44,14 @@ type Field struct {
 	TypeName string      `json:"typeName"`
 	Kind     target.Kind `json:"kind"`
 	Size     int         `json:"size"`
-	Action   string      `json:"action"` // redact.Action's text: "keep", "drop", "suffix:4"
-	Rule     string      `json:"rule"`
-	Missing  string      `json:"missing,omitempty"` // an event reason; event.Redacted if Action is drop
-	Detail   string      `json:"detail,omitempty"`  // for people
-	Emits    bool        `json:"emits"`             // exactly one op emits it
-	MaxBytes int         `json:"maxBytes"`          // of the value in a record, without its header
+	// BigEndian says of an unsigned number that its first byte in a record is the highest.
+	BigEndian bool   `json:"bigEndian,omitempty"`
+	Action    string `json:"action"` // redact.Action's text: "keep", "drop", "suffix:4"
+	Rule      string `json:"rule"`
+	Missing   string `json:"missing,omitempty"` // an event reason; event.Redacted if Action is drop
+	Detail    string `json:"detail,omitempty"`  // for people
+	Emits     bool   `json:"emits"`             // exactly one op emits it
+	MaxBytes  int    `json:"maxBytes"`          // of the value in a record, without its header
 }
 
 // Limits are what the kernel counts with.

@@ -202,7 +202,7 @@ func (w *kernelWay) enter(t kbtf.Type) {
 // fill says of what kind the value is and where, or why it cannot be read.
 func (w *kernelWay) fill(value *target.Value) {
 	value.TypeName, value.Size, value.User = w.typ.Name, int(w.typ.Size), w.user
-	value.Kind = kernelKind(w.typ)
+	value.Kind, value.BigEndian = kernelKind(w.typ), w.typ.BigEndian()
 	gone := w.gone
 	if w.bits && gone == nil {
 		gone = unsupported("a bit field: no byte of its own to read")

@@ -49,6 +49,11 @@ func (t Type) Elem() Type {
 	return Type{Name: "void"}
 }
 
+// BigEndian says whether it is a number that the kernel keeps in the network's order, whatever the processor's is.
+func (t Type) BigEndian() bool {
+	return t.Kind == Uint && (t.Name == "__be16" || t.Name == "__be32" || t.Name == "__be64")
+}
+
 // Text says whether the type is one that C keeps text in: a pointer to characters, or an array of them.
 func (t Type) Text() bool {
 	return (t.Kind == Pointer || t.Kind == Array) && t.Elem().Kind == Char

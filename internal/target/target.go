@@ -100,6 +100,8 @@ type Value struct {
 	Kind      Kind   `json:"kind"`
 	Size      int    `json:"size"` // of a scalar, in bytes: 1, 2, 4 or 8
 	Condition bool   `json:"condition,omitempty"`
+	// BigEndian says of an unsigned number that its first byte in memory is the highest.
+	BigEndian bool `json:"bigEndian,omitempty"`
 
 	// Data is the scalar itself or the pointer to a string's bytes, Length the number of those bytes.
 	// Offset is added to Data before a string is read: char arrays lie inside their struct.

@@ -214,6 +214,9 @@ func (v *Value) validate(arch string) error {
 	if v.Offset != int64(int32(v.Offset)) {
 		return fmt.Errorf("offset %d: beyond 32 bits", v.Offset)
 	}
+	if v.BigEndian && v.Kind != KindUint {
+		return fmt.Errorf("a %s has no order of bytes", v.Kind)
+	}
 	if v.Capacity < 0 || v.Capacity > math.MaxInt32 {
 		return fmt.Errorf("capacity %d", v.Capacity)
 	}
