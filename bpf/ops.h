@@ -121,13 +121,15 @@ __noinline int kh_equal(const struct kh_input *in, __u32 offset, __u32 n)
 	__unroll_not
 	for (i = 0; i + 8 <= n; i += 8, at += 8) {
 		kh_opaque(at);
-		if (at > KH_POOL_BYTES || *(const __u64 *)(in->bytes + i) != *(const volatile __u64 *)(pool + at))
+		kh_opaque(i);
+		if (i > KH_POOL_BYTES || at > KH_POOL_BYTES || *(const __u64 *)(in->bytes + i) != *(const volatile __u64 *)(pool + at))
 			return 0;
 	}
 	if (!(n & 7))
 		return 1;
 	kh_opaque(at);
-	return at <= KH_POOL_BYTES &&
+	kh_opaque(i);
+	return i <= KH_POOL_BYTES && at <= KH_POOL_BYTES &&
 	       !kh_first(*(const __u64 *)(in->bytes + i) ^ *(const volatile __u64 *)(pool + at), n & 7);
 }
 
@@ -324,12 +326,14 @@ __noinline int kh_copy(struct kh_slot *s, __u32 to, __u32 from, __u32 n)
 	__unroll_not
 	for (i = 0; i + 8 <= n; i += 8, at += 8) {
 		kh_opaque(at);
-		if (at > KH_MAX_VALUE)
+		kh_opaque(i);
+		if (i > KH_MAX_VALUE || at > KH_MAX_VALUE)
 			return 0;
 		*(__u64 *)(s->out + to + i) = *(const __u64 *)(s->in.bytes + at);
 	}
 	kh_opaque(at);
-	if (n & 7 && at <= KH_MAX_VALUE)
+	kh_opaque(i);
+	if (n & 7 && i <= KH_MAX_VALUE - 8 && at <= KH_MAX_VALUE)
 		*(__u64 *)(s->out + to + i) = kh_first(*(const __u64 *)(s->in.bytes + at), n & 7);
 	return 0;
 }

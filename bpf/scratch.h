@@ -53,23 +53,23 @@ static __always_inline void kh_used(struct kh_slot *s, __u32 n)
 }
 
 /*
- * Zeros n bytes by a read that cannot succeed: the helper clears its destination when the source is no user address
+ * Zeros n bytes, if they are no more than most, by a read that cannot succeed: the helper clears its destination when the source is no user address
  * (kernel/trace/bpf_trace.c, bpf_probe_read_user_common). A loop over a variable number of words would cost the
  * verifier an iteration for each.
  */
-static __always_inline void kh_zero(void *p, __u32 n)
+static __always_inline void kh_zero(void *p, __u32 n, __u32 most)
 {
-	bpf_probe_read_user(p, n, (const void *)-1UL);
+	if (!n)
+		return;
+	kh_opaque(n); /* both comparisons in one, of n - 1, would tell verifiers before 6.13 nothing about n */
+	if (n <= most)
+		bpf_probe_read_user(p, n, (const void *)-1UL);
 }
 
 static __always_inline void kh_release(struct kh_slot *s)
 {
-	__u32 in = s->in_used, out = s->out_used;
-
-	if (in && in <= sizeof(s->in.bytes))
-		kh_zero(s->in.bytes, in);
-	if (out && out <= sizeof(s->out))
-		kh_zero(s->out, out);
+	kh_zero(s->in.bytes, s->in_used, sizeof(s->in.bytes));
+	kh_zero(s->out, s->out_used, sizeof(s->out));
 	s->in_used = 0;
 	s->out_used = 0;
 	/* A plain store: only hits on this very CPU look at the slot. */
