@@ -64,6 +64,9 @@ func TestKernelPaths(t *testing.T) {
 		len(port.Data.Offsets) != 1 || port.User {
 		t.Errorf("the port is %+v", port)
 	}
+	if want := []string{"sk", "__sk_common", "skc_dport"}; !slices.Equal(port.Names, want) || !slices.Equal(port.Types, []string{"struct sock *", "struct sock_common", "__be16"}) {
+		t.Errorf("the port goes by %q of types %q", port.Names, port.Types)
+	}
 	if bits.Missing != event.Unsupported || !strings.Contains(bits.Detail, "bit field") {
 		t.Errorf("the bit field is %+v", bits)
 	}

@@ -95,10 +95,13 @@ func (v *kernelValues) at(path string) (target.Value, error) {
 	}
 	p := &v.function.Parameters[i]
 	w := kernelWay{place: v.places[i].place, gone: v.places[i].missing, typ: p.Type, space: p.Space}
-	value := target.Value{Path: path, Names: names, Kind: target.KindOther}
+	value := target.Value{Path: path, Names: names[:1:1], Types: []string{w.typ.Name}, Kind: target.KindOther}
 	for at, name := range names[1:] {
 		if err := w.step(name, strings.Join(names[:at+1], ".")); err != nil {
 			return target.Value{}, err
+		}
+		if isName(name) { // not an index
+			value.Names, value.Types = append(value.Names, name), append(value.Types, w.typ.Name)
 		}
 	}
 	w.fill(&value)
