@@ -51,7 +51,7 @@ func kernelPlan(t testing.TB, r kernelRequest) *plan.Plan {
 	}
 	allowed := policy.Default().Kernel
 	allowed.ReadMemory = true
-	tgt, err := resolve.ResolveKernel(resolve.KernelInput{BTF: types, Identity: target.Identity{Kernel: "running", Comm: "kernel"}, Allowed: allowed}, spec)
+	tgt, err := resolve.InKernel(resolve.KernelInput{BTF: types, Identity: target.Identity{Kernel: "running", Comm: "kernel"}, Allowed: allowed}, spec)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func (in processInput) functions(pattern string, limit int) (*resolve.Listing, e
 type kernelInput struct{ resolve.KernelInput }
 
 func (in kernelInput) resolve(spec *probe.Spec) (*target.Target, error) {
-	return resolve.ResolveKernel(in.KernelInput, spec)
+	return resolve.InKernel(in.KernelInput, spec)
 }
 
 func (in kernelInput) functions(pattern string, limit int) (*resolve.Listing, error) {

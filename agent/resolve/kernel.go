@@ -28,9 +28,9 @@ type KernelInput struct {
 const everyone = "a function of the kernel is called for every process of this node; the process of an event is the one that had the " +
 	"processor, which for what interrupts do, such as receiving and sending again, is any"
 
-// ResolveKernel finds a function of the kernel and its arguments. Errors are as Resolve's; PERMISSION_DENIED is for what the node does not
+// InKernel finds a function of the kernel and its arguments. Errors are as Resolve's; PERMISSION_DENIED is for what the node does not
 // let people read.
-func ResolveKernel(in KernelInput, spec *probe.Spec) (*target.Target, error) {
+func InKernel(in KernelInput, spec *probe.Spec) (*target.Target, error) {
 	var t *target.Target
 	err := guardKernel(func() error {
 		k, err := openKernel(in)

@@ -40,7 +40,7 @@ func thisKernel(t *testing.T, readMemory bool) KernelInput {
 
 func ask(t *testing.T, in KernelInput, function string, paths ...string) *target.Target {
 	t.Helper()
-	tgt, err := ResolveKernel(in, &probe.Spec{Function: function, Arguments: paths})
+	tgt, err := InKernel(in, &probe.Spec{Function: function, Arguments: paths})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestKernelMemory(t *testing.T) {
 		{Function: "do_sys_openat2", Arguments: []string{"filename"}},
 		{Function: "tcp_connect", Where: "sk.__sk_common.skc_family == 2"},
 	} {
-		_, err := ResolveKernel(in, &spec)
+		_, err := InKernel(in, &spec)
 		if p := problem.Of(err); p == nil || p.Code != problem.PermissionDenied || !strings.Contains(p.Message, "kernel.readMemory") {
 			t.Errorf("%+v: %v", spec, err)
 		}
@@ -143,14 +143,14 @@ func TestKernelRefusals(t *testing.T) {
 		{probe.Spec{Function: "tcp_connect", Arguments: []string{"sk.__sk_common.skc_dport.x"}}, problem.NotFound, "no field", ""},
 		{probe.Spec{Function: "tcp_connect", Arguments: []string{"sk..x"}}, problem.InvalidArgument, "empty name", ""},
 	} {
-		_, err := ResolveKernel(in, &c.spec)
+		_, err := InKernel(in, &c.spec)
 		p := problem.Of(err)
 		if p == nil || p.Code != c.code || !strings.Contains(p.Message, c.says) || c.candidate != "" && !slices.Contains(p.Candidates, c.candidate) {
 			t.Errorf("%+v: %v %+v", c.spec, err, p)
 		}
 	}
 	in.BTF = strings.NewReader("no BTF")
-	if _, err := ResolveKernel(in, &probe.Spec{Function: "tcp_connect"}); problem.Of(err).Code != problem.FailedPrecondition {
+	if _, err := InKernel(in, &probe.Spec{Function: "tcp_connect"}); problem.Of(err).Code != problem.FailedPrecondition {
 		t.Error(err)
 	}
 }

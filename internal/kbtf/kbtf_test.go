@@ -200,7 +200,7 @@ func TestTypes(t *testing.T) {
 // FuzzOpen: whatever is taken for the kernel's types is refused, or answers every question.
 func FuzzOpen(f *testing.F) {
 	f.Add(small(f))
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(_ *testing.T, data []byte) {
 		types, err := Open(bytes.NewReader(data))
 		if err != nil {
 			return
