@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -48,6 +50,19 @@ func lockedDown() bool {
 	return err == nil && strings.Contains(string(modes), "[confidentiality]")
 }
 
+// hasKprobeMulti says whether the kernel has the links that need no perf event, and so not its administrator's leave.
+func hasKprobeMulti() bool { return features.HaveBPFLinkKprobeMulti() == nil }
+
+// paranoid says whether perf events are closed to all but CAP_SYS_ADMIN, as some distributions' kernels can be told.
+func paranoid() bool {
+	level, err := os.ReadFile("/proc/sys/kernel/perf_event_paranoid")
+	if err != nil {
+		return false
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(level)))
+	return err == nil && n > 2
+}
+
 // attachKernel puts the program on the entry of a function of the kernel, by its name: the kernel finds the address, and refuses
 // what it cannot probe safely. The link holds the perf event, and ends with it.
 func (l *Program) attachKernel(start time.Time) (*Attachment, error) {
@@ -58,12 +73,21 @@ func (l *Program) attachKernel(start time.Time) (*Attachment, error) {
 		return nil, errors.New("attach probe: a plan for the kernel has one site, which is a function")
 	}
 	symbol := l.plan.Sites[0].Symbol
-	k, err := link.Kprobe(symbol, l.objects.program, nil)
+	var k link.Link
+	var err error
+	if hasKprobeMulti() {
+		k, err = link.KprobeMulti(l.objects.program, link.KprobeMultiOptions{Symbols: []string{symbol}})
+	} else {
+		k, err = link.Kprobe(symbol, l.objects.program, nil)
+	}
 	switch {
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return nil, fmt.Errorf("attach probe: the kernel has several functions %s, or none that can be probed", symbol)
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("attach probe: the kernel has no function %s that can be probed (its compiler may have put it into its callers): %w", symbol, err)
+	case errors.Is(err, os.ErrPermission) && paranoid():
+		return nil, fmt.Errorf("attach probe: kernel.perf_event_paranoid is above 2, where this kernel lets nobody but CAP_SYS_ADMIN open kprobes: "+
+			"set it to 2, or take a kernel with kprobe_multi links (CONFIG_FPROBE, Linux 5.18): %w", err)
 	case errors.Is(err, os.ErrPermission):
 		return nil, fmt.Errorf("attach probe: the kernel forbids it (a lockdown, or a security module): %w", err)
 	case errors.Is(err, unix.EINVAL):
@@ -93,7 +117,11 @@ func countsMissed() bool {
 	if err != nil {
 		return false
 	}
-	for _, name := range []string{"perf_event", "kprobe", "missed"} {
+	path := []string{"perf_event", "kprobe", "missed"}
+	if hasKprobeMulti() {
+		path = []string{"kprobe_multi", "missed"}
+	}
+	for _, name := range path {
 		field, err := info.Field(name)
 		if err != nil {
 			return false

@@ -110,10 +110,14 @@ func (o *objects) Close() error {
 
 // specOf is the object that a plan is loaded with.
 func specOf(p *plan.Plan) (*ebpf.CollectionSpec, error) {
-	if p.Identity.Kernel != "" {
-		return bpf.LoadKprobe()
+	if p.Identity.Kernel == "" {
+		return bpf.LoadUprobe()
 	}
-	return bpf.LoadUprobe()
+	spec, err := bpf.LoadKprobe()
+	if err == nil && hasKprobeMulti() {
+		spec.Programs[bpf.KprobeProgKhKprobe].AttachType = ebpf.AttachTraceKprobeMulti
+	}
+	return spec, err
 }
 
 func load(p *plan.Plan, o Options) (*objects, error) {

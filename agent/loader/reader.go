@@ -170,7 +170,9 @@ func (r *Reader) askMissed() error {
 	if err := errors.Join(err, l.Close()); err != nil {
 		return fmt.Errorf("ask link: %w", err)
 	}
-	if perf := info.PerfEvent(); perf != nil && perf.Kprobe() != nil {
+	if multi := info.KprobeMulti(); multi != nil {
+		r.missed = new(multi.Missed)
+	} else if perf := info.PerfEvent(); perf != nil && perf.Kprobe() != nil {
 		r.missed = new(perf.Kprobe().Missed)
 	}
 	return nil
