@@ -211,9 +211,11 @@ func TestKprobeOpen(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	}
+	detaching := time.Now()
 	if err := s.Detach(); err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("detached in %v", time.Since(detaching))
 	if err := os.WriteFile(name, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

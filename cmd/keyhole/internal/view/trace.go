@@ -236,7 +236,7 @@ func (t *Trace) Quiet(now time.Time) []table.Line {
 	after := fmt.Sprintf(" in %d s", quietTime/time.Second)
 	if s.GetHits() == 0 {
 		return []table.Line{
-			line(warn(fmt.Sprintf("0 calls%s: %s is attached, and %s did not call it.", after, t.session.GetFunction(), t.caller()))),
+			line(warn(fmt.Sprintf("0 calls%s: %s is attached, and %s.", after, t.session.GetFunction(), t.uncalled()))),
 			line(dim("  keyhole explain, with the same flags, says where its code was inlined; keyhole functions lists what else there is")),
 		}
 	}
@@ -252,12 +252,12 @@ func (t *Trace) Quiet(now time.Time) []table.Line {
 	return []table.Line{line(warn(fmt.Sprintf("%s calls%s, none shown: %s.", number(s.GetHits()), after, why)))}
 }
 
-// caller is who would have made a call.
-func (t *Trace) caller() string {
+// uncalled says who made no call.
+func (t *Trace) uncalled() string {
 	if t.kernel {
-		return "no process"
+		return "no process made the kernel call it"
 	}
-	return t.session.GetProcess()
+	return t.session.GetProcess() + " did not call it"
 }
 
 // left is the time until the deadline by this end's clock: the node's may show another time of day.
