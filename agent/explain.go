@@ -59,7 +59,12 @@ func (r *runner) Functions(ctx context.Context, s probe.Selector, pattern string
 	return listing(found), nil
 }
 
-func processText(i *target.Identity) string { return fmt.Sprintf("%s[%d]", i.Comm, i.PID) }
+func processText(i *target.Identity) string {
+	if i.Kernel != "" {
+		return i.Comm
+	}
+	return fmt.Sprintf("%s[%d]", i.Comm, i.PID)
+}
 
 // fields are the plan's values as people are shown them.
 func fields(p *plan.Plan) []control.Field {

@@ -35,6 +35,9 @@ func (r *runner) record(f session.Record) audit.Record {
 	case session.RecordDetached:
 		details[spooled.EndedBy] = f.EndedBy
 		details["textRestored"] = strconv.FormatBool(s.TextRestored)
+		if missed := s.Counts.Missed; missed != nil {
+			details["missed"] = strconv.FormatUint(*missed, 10)
+		}
 		details["counts"] = countsText(s.Counts)
 	}
 	for key, value := range details {
@@ -69,8 +72,12 @@ func (j *job) describe(details map[string]string, k session.RecordKind) {
 		i := &p.Identity
 		details["planDigest"], details["policyDigest"] = p.Digest(), p.PolicyDigest
 		details[spooled.Function] = p.Function
-		details["process"] = fmt.Sprintf("pid=%d startTicks=%d comm=%s", i.PID, i.StartTicks, i.Comm)
-		details[spooled.Executable] = fmt.Sprintf("%s buildId=%s device=%d inode=%d size=%d", i.Path, i.BuildID, i.Device, i.Inode, i.Size)
+		if i.Kernel != "" {
+			details["kernel"] = i.Kernel
+		} else {
+			details["process"] = fmt.Sprintf("pid=%d startTicks=%d comm=%s", i.PID, i.StartTicks, i.Comm)
+			details[spooled.Executable] = fmt.Sprintf("%s buildId=%s device=%d inode=%d size=%d", i.Path, i.BuildID, i.Device, i.Inode, i.Size)
+		}
 		details["sites"] = sitesText(p.Sites)
 		details["ttl"] = j.grant.TTL.String()
 	case session.RecordAttached:
@@ -87,6 +94,10 @@ func sitesText(sites []target.Site) string {
 	for i, s := range sites {
 		if i > 0 {
 			b.WriteString(", ")
+		}
+		if s.Symbol != "" {
+			b.WriteString(s.Symbol)
+			continue
 		}
 		fmt.Fprintf(&b, "%#x at file offset %#x", s.RuntimeAddress, s.FileOffset)
 	}

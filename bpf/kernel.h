@@ -31,6 +31,8 @@ static __u32 (*const bpf_get_prandom_u32)(void) = (void *)7;
 static __u32 (*const bpf_get_smp_processor_id)(void) = (void *)8;
 static long (*const bpf_probe_read_user)(void *to, __u32 size, const void *from) = (void *)112;
 static long (*const bpf_probe_read_user_str)(void *to, __u32 size, const void *from) = (void *)114;
+static long (*const bpf_probe_read_kernel)(void *to, __u32 size, const void *from) = (void *)113;
+static long (*const bpf_probe_read_kernel_str)(void *to, __u32 size, const void *from) = (void *)115;
 static __u64 (*const bpf_ktime_get_boot_ns)(void) = (void *)125;
 static long (*const bpf_ringbuf_output)(void *ring, void *data, __u64 size, __u64 flags) = (void *)130;
 static __u64 (*const bpf_ringbuf_query)(void *ring, __u64 flags) = (void *)134;
@@ -62,6 +64,7 @@ struct task_struct {
 	__s32 pid;
 	__s32 tgid;
 	struct task_struct *group_leader;
+	struct task_struct *real_parent;
 	__u64 start_boottime; /* before 5.5 real_start_time */
 	char comm[16];
 } __attribute__((preserve_access_index));

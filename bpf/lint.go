@@ -16,9 +16,12 @@ var allowed = []asm.BuiltinFunc{
 	asm.FnKtimeGetBootNs, asm.FnRingbufOutput, asm.FnRingbufQuery, asm.FnGetCurrentTaskBtf, asm.FnGetAttachCookie,
 }
 
+// kernelReads are what a program for the kernel may call besides.
+var kernelReads = []asm.BuiltinFunc{asm.FnProbeReadKernel, asm.FnProbeReadKernelStr}
+
 // Lint says why a program is not to be loaded, whatever the kernel's verifier thinks of it: it calls a helper that is not among the
-// allowed or a function of the kernel, or bytes leave it at more than one place.
-func Lint(p *ebpf.ProgramSpec) error {
+// allowed (a program for the kernel may read its memory, besides) or a function of the kernel, or bytes leave it at more than one place.
+func Lint(p *ebpf.ProgramSpec, kernel bool) error {
 	outputs := 0
 	for at, i := range p.Instructions {
 		switch {
@@ -28,7 +31,7 @@ func Lint(p *ebpf.ProgramSpec) error {
 			continue
 		}
 		f := asm.BuiltinFunc(i.Constant)
-		if !slices.Contains(allowed, f) {
+		if !slices.Contains(allowed, f) && !(kernel && slices.Contains(kernelReads, f)) {
 			return fmt.Errorf("lint program %s: instruction %d calls the helper %v, which is not allowed", p.Name, at, f)
 		}
 		if f == asm.FnRingbufOutput {

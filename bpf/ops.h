@@ -6,6 +6,7 @@
 #ifndef KH_OPS_H
 #define KH_OPS_H
 
+#include "reads.h"
 #include "scratch.h"
 #include "siphash.h"
 
@@ -76,7 +77,7 @@ static __always_inline void kh_op_load(struct kh_hit *hit, const volatile struct
 	if (reason == KH_OK) {
 		if (!base)
 			reason = KH_NIL;
-		else if (bpf_probe_read_user(&value, op->arg, (const void *)(base + op->off)))
+		else if (kh_read(op, &value, op->arg, base + op->off))
 			reason = KH_FAULT;
 	}
 	kh_set(hit, op->dst, value, reason);
@@ -94,7 +95,7 @@ static __always_inline enum kh_reason kh_read_cstr(void *to, __u32 cap, const st
 		return reason;
 	if (!base)
 		return KH_NIL;
-	got = bpf_probe_read_user_str(to, cap + 2, (const void *)(base + op->off));
+	got = kh_read_str(op, to, cap + 2, base + op->off);
 	if (got <= 0)
 		return KH_FAULT;
 	*n = got - 1;
@@ -120,13 +121,15 @@ __noinline int kh_equal(const struct kh_input *in, __u32 offset, __u32 n)
 	__unroll_not
 	for (i = 0; i + 8 <= n; i += 8, at += 8) {
 		kh_opaque(at);
-		if (at > KH_POOL_BYTES || *(const __u64 *)(in->bytes + i) != *(const volatile __u64 *)(pool + at))
+		kh_opaque(i);
+		if (i > KH_POOL_BYTES || at > KH_POOL_BYTES || *(const __u64 *)(in->bytes + i) != *(const volatile __u64 *)(pool + at))
 			return 0;
 	}
 	if (!(n & 7))
 		return 1;
 	kh_opaque(at);
-	return at <= KH_POOL_BYTES &&
+	kh_opaque(i);
+	return i <= KH_POOL_BYTES && at <= KH_POOL_BYTES &&
 	       !kh_first(*(const __u64 *)(in->bytes + i) ^ *(const volatile __u64 *)(pool + at), n & 7);
 }
 
@@ -179,7 +182,7 @@ static __always_inline bool kh_op_if_string(const struct kh_hit *hit, struct kh_
 		equal = kh_get(hit, op->dst) == n;
 		if (equal && n) {
 			kh_used(s, n);
-			if (bpf_probe_read_user(s->in.bytes, n, (const void *)(kh_get(hit, op->src) + op->off)))
+			if (kh_read(op, s->in.bytes, n, kh_get(hit, op->src) + op->off))
 				return false;
 		}
 	}
@@ -285,7 +288,7 @@ static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, s
 	case KH_DIGEST:
 		if (n) {
 			kh_used(s, n);
-			if (bpf_probe_read_user(s->in.bytes, n, (const void *)from))
+			if (kh_read(op, s->in.bytes, n, from))
 				return kh_missing(KH_FAULT);
 		}
 		kh_leave_digest(s, to, n);
@@ -304,7 +307,7 @@ static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, s
 	default: /* KH_LENGTH */
 		return v;
 	}
-	if (n && bpf_probe_read_user(to, n, (const void *)from))
+	if (n && kh_read(op, to, n, from))
 		return kh_missing(KH_FAULT);
 	v.n = n;
 	return v;
@@ -323,12 +326,14 @@ __noinline int kh_copy(struct kh_slot *s, __u32 to, __u32 from, __u32 n)
 	__unroll_not
 	for (i = 0; i + 8 <= n; i += 8, at += 8) {
 		kh_opaque(at);
-		if (at > KH_MAX_VALUE)
+		kh_opaque(i);
+		if (i > KH_MAX_VALUE || at > KH_MAX_VALUE)
 			return 0;
 		*(__u64 *)(s->out + to + i) = *(const __u64 *)(s->in.bytes + at);
 	}
 	kh_opaque(at);
-	if (n & 7 && at <= KH_MAX_VALUE)
+	kh_opaque(i);
+	if (n & 7 && i <= KH_MAX_VALUE - 8 && at <= KH_MAX_VALUE)
 		*(__u64 *)(s->out + to + i) = kh_first(*(const __u64 *)(s->in.bytes + at), n & 7);
 	return 0;
 }

@@ -119,10 +119,10 @@ static __always_inline void kh_unwind(__u64 stack, __u64 keep, __u64 goid, struc
 	top->goid = goid;
 }
 
-/* Finds a function's frame, at its entry or at a return instruction: the stack is the same. */
-static __always_inline bool kh_find(struct kh_frame *frame, __u64 *goid, struct pt_regs *ctx, struct task_struct *task)
+/* Finds a function's frame, at its entry or at a return instruction, where the stack is the same, or behind its return. */
+static __always_inline bool kh_find(struct kh_frame *frame, __u64 *goid, struct pt_regs *ctx, struct task_struct *task, bool behind)
 {
-	__u64 cfa = kh_stack(ctx) + KH_RETURN_ADDRESS, base;
+	__u64 cfa = kh_stack(ctx) + (behind ? 0 : KH_RETURN_ADDRESS), base;
 
 	*goid = 0;
 	if (config.pair == KH_PAIR_THREAD) {
@@ -145,7 +145,7 @@ static __always_inline bool kh_enter(struct kh_frame *frame, struct pt_regs *ctx
 	struct kh_top *top;
 	__u64 goid;
 
-	if (!kh_find(frame, &goid, ctx, task))
+	if (!kh_find(frame, &goid, ctx, task, false))
 		return false;
 	if (config.pair == KH_PAIR_THREAD) {
 		if (kh_take_out(frame))
@@ -202,7 +202,7 @@ static __always_inline bool kh_leave(struct kh_call *call, struct pt_regs *ctx, 
 	struct kh_top *top;
 	__u64 goid;
 
-	if (!kh_find(&call->frame, &goid, ctx, task))
+	if (!kh_find(&call->frame, &goid, ctx, task, config.popped))
 		return false;
 	if (config.pair == KH_PAIR_GOROUTINE) {
 		top = bpf_map_lookup_elem(&kh_tops, &call->frame.stack);

@@ -31,8 +31,12 @@ __noinline __u64 kh_siphash(const struct kh_input *in, __u32 n)
 
 	if (!in || n > KH_MAX_VALUE)
 		return 0;
+	/* The comparisons with a constant are for verifiers that follow no comparison of a known number with an unknown one: 6.1. */
 	__unroll_not
 	for (i = 0; i + 8 <= n; i += 8) {
+		kh_opaque(i);
+		if (i > KH_MAX_VALUE)
+			return 0;
 		m = *(const __u64 *)(in->bytes + i);
 		v3 ^= m;
 		KH_SIPROUND(v0, v1, v2, v3);
@@ -40,7 +44,8 @@ __noinline __u64 kh_siphash(const struct kh_input *in, __u32 n)
 		v0 ^= m;
 	}
 	m = (__u64)n << 56;
-	if (n & 7)
+	kh_opaque(i);
+	if (n & 7 && i <= KH_MAX_VALUE)
 		m |= *(const __u64 *)(in->bytes + i) & (~0ULL >> (64 - 8 * (n & 7)));
 	v3 ^= m;
 	KH_SIPROUND(v0, v1, v2, v3);

@@ -73,7 +73,7 @@ struct kh_op {
 	__u32 n;     /* cap in bytes, shift, or comparison */
 	__u16 aux;   /* offset into the pool, or n of prefix and suffix */
 	enum kh_action action;
-	__u8 pad;
+	__u8 user; /* 1: of a function of the kernel, and the address was given by a process */
 };
 
 /* A record: this header, then one kh_value with its bytes (padded with zeros to 8) for each emitting op. */
@@ -159,7 +159,7 @@ struct kh_config {
 	__u64 rate_interval_ns;	  /* one event each so many ns; 0: no limit */
 	__u64 rate_burst_ns;	  /* how far ahead of that the events may run */
 	__u64 key[2];		  /* SipHash */
-	__u32 pid;		  /* the one thread group that is in scope */
+	__u32 pid;		  /* the one thread group in scope; of a probe of the kernel: the one that with its children is not */
 	__u32 sample_below;	  /* keep a hit if a random u32 is below; 0: keep all */
 	__u32 if_end;		  /* ops [0, if_end) decide, ops [if_end, n_ops) capture */
 	__u32 entry_end;	  /* ops [if_end, entry_end) capture at the entry, the others look at the return */
@@ -174,6 +174,7 @@ struct kh_config {
 	__u32 count_first;	  /* not 0: until the control word says that it is admitted, a hit is counted and nothing read */
 	__u32 aggregate;	  /* enum kh_aggregate */
 	__u32 is_signed;	  /* not 0: the number of a histogram is signed */
+	__u32 popped;		  /* not 0: at a return, the return address is off the stack already: the kernel's own return probe */
 	__u32 unused_bits;	  /* the sign of which is so many bits below a word's */
 	__u64 slower_than_ns;	  /* of calls that took less, none is let through */
 };

@@ -12,20 +12,24 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-var objects = []string{"uprobe_x86_bpfel.o", "uprobe_arm64_bpfel.o"}
+// objects are the shipped files with the names of the two programs in each.
+var objects = map[string][2]string{
+	"uprobe_x86_bpfel.o": {UprobeProgKhUprobe, UprobeProgKhReturn}, "uprobe_arm64_bpfel.o": {UprobeProgKhUprobe, UprobeProgKhReturn},
+	"kprobe_x86_bpfel.o": {KprobeProgKhKprobe, KprobeProgKhKreturn}, "kprobe_arm64_bpfel.o": {KprobeProgKhKprobe, KprobeProgKhKreturn},
+}
 
 // TestInstructions reads what is shipped: which helpers it calls, and that bytes leave at one place.
 func TestInstructions(t *testing.T) {
-	for _, name := range objects {
+	for name, programs := range objects {
 		spec, err := ebpf.LoadCollectionSpec(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(spec.Programs) != 2 || spec.Programs[UprobeProgKhUprobe] == nil || spec.Programs[UprobeProgKhReturn] == nil {
+		if len(spec.Programs) != 2 || spec.Programs[programs[0]] == nil || spec.Programs[programs[1]] == nil {
 			t.Fatalf("%s: %d programs", name, len(spec.Programs))
 		}
 		for program, s := range spec.Programs {
-			if err := Lint(s); err != nil {
+			if err := Lint(s, programs[0] == KprobeProgKhKprobe); err != nil {
 				t.Errorf("%s: %s: %v", name, program, err)
 			}
 		}
@@ -53,7 +57,7 @@ func TestLint(t *testing.T) {
 		"of the kernel":    {asm.Instructions{output, {OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: asm.PseudoKfuncCall}}, "a function of the kernel"},
 		"reads the kernel": {asm.Instructions{output, asm.FnProbeReadKernel.Call()}, "ProbeReadKernel"},
 	} {
-		err := Lint(&ebpf.ProgramSpec{Name: "kh_x", Instructions: append(c.add, asm.Mov.Imm(asm.R0, 0), asm.Return())})
+		err := Lint(&ebpf.ProgramSpec{Name: "kh_x", Instructions: append(c.add, asm.Mov.Imm(asm.R0, 0), asm.Return())}, false)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v; want %q", name, err, c.want)
 		}
@@ -66,7 +70,7 @@ func TestNoPathsInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range objects {
+	for name := range objects {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -75,6 +79,29 @@ func TestNoPathsInside(t *testing.T) {
 			if bytes.Contains(data, []byte(path)) {
 				t.Errorf("%s contains %s", name, path)
 			}
+		}
+	}
+}
+
+// TestSharedMemory: both programs' tables and maps are as the one Go mirror of them says.
+func TestSharedMemory(t *testing.T) {
+	uprobe, err := LoadUprobe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kprobe, err := LoadKprobe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, v := range uprobe.Variables {
+		if other := kprobe.Variables[name]; other == nil || other.Size() != v.Size() {
+			t.Errorf("the variable %s of the program for processes has %d bytes, that for the kernel has another", name, v.Size())
+		}
+	}
+	for name, m := range uprobe.Maps {
+		if other := kprobe.Maps[name]; other == nil || other.Type != m.Type || other.KeySize != m.KeySize || other.Flags != m.Flags ||
+			name != ".rodata" && other.ValueSize != m.ValueSize {
+			t.Errorf("the map %s is %v, and %v in the program for the kernel", name, m, other)
 		}
 	}
 }

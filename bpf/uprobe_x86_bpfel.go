@@ -77,7 +77,9 @@ type UprobeKhConfig struct {
 	CountFirst       uint32
 	Aggregate        uint32
 	IsSigned         uint32
+	Popped           uint32
 	UnusedBits       uint32
+	_                [4]byte
 	SlowerThanNs     uint64
 }
 
@@ -138,7 +140,7 @@ type UprobeKhOp struct {
 	N      uint32
 	Aux    uint16
 	Action UprobeKhAction
-	Pad    uint8
+	User   uint8
 }
 
 type UprobeKhOpCode uint8

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,7 @@ type field struct {
 	kind   target.Kind
 	action redact.Kind
 	max    int // bytes in a record
+	swap   bool
 	value  event.Value
 }
 
@@ -63,7 +65,7 @@ func New(p *plan.Plan, meta Meta) *Decoder {
 		if action.Kind != redact.Keep && (f.Emits || f.Missing == event.Redacted) {
 			v.Redaction = &event.Redaction{Action: f.Action, Rule: f.Rule}
 		}
-		d.fields[i] = field{emits: f.Emits, kind: f.Kind, action: action.Kind, max: f.MaxBytes, value: v}
+		d.fields[i] = field{emits: f.Emits, kind: f.Kind, action: action.Kind, max: f.MaxBytes, swap: f.BigEndian, value: v}
 	}
 	return d
 }
@@ -220,6 +222,10 @@ func (f *field) decode(v *event.Value, r raw) {
 		v.Value = base64.StdEncoding.EncodeToString(r.bytes)
 	default:
 		var ok bool
+		if f.swap {
+			r.bytes = slices.Clone(r.bytes) // the record is not ours
+			slices.Reverse(r.bytes)
+		}
 		if v.Value, ok = scalar(f.kind, r.bytes); !ok {
 			v.Missing, v.Truncated = event.Malformed, false
 		}

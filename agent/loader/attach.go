@@ -20,6 +20,8 @@ type Attachment struct {
 	program *Program
 	link    link.Link
 	returns link.Link // nil: nothing looks at returns
+	// CountsMissed says that the kernel counts the calls at which it could not run the program.
+	CountsMissed bool
 	// AttachTime is how long attaching took.
 	AttachTime time.Duration
 }
@@ -27,8 +29,11 @@ type Attachment struct {
 // Attach puts the program on the plan's sites in the one process that the plan names, and only there: one link, and one more for
 // returns, with the kernel's PID filter and the site's index as cookie. The executable is the open file that was analysed: the
 // kernel is given its descriptor's path, so that no path is looked up a second time, and offsets in the file, so that neither
-// this package nor the library under it parses a byte of it.
+// this package nor the library under it parses a byte of it. A plan for the kernel needs no file.
 func (l *Program) Attach(exe *os.File) (*Attachment, error) {
+	if l.plan.Identity.Kernel != "" {
+		return l.attachKernel()
+	}
 	var entries, returns places
 	for i, s := range l.plan.Sites {
 		if s.Return {
@@ -85,12 +90,12 @@ func (l *Program) attach(exe *os.File, pid int, entries, returns places, kernels
 		if kernels {
 			attach = x.UretprobeMulti
 		}
-		if a.returns, err = returns.attach(attach, l.objects.KhReturn, pid); err != nil {
+		if a.returns, err = returns.attach(attach, l.objects.atReturn, pid); err != nil {
 			return nil, err
 		}
 	}
 	if len(entries.offsets) > 0 {
-		if a.link, err = entries.attach(x.UprobeMulti, l.objects.KhUprobe, pid); err != nil {
+		if a.link, err = entries.attach(x.UprobeMulti, l.objects.atEntry, pid); err != nil {
 			return nil, err
 		}
 	}

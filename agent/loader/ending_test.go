@@ -149,7 +149,7 @@ func TestDetachRestoresText(t *testing.T) {
 func TestNothingStays(t *testing.T) {
 	p := startHot(t)
 	s := attach(t, p, request{function: "hot_pair"})
-	info, err := s.program.objects.KhUprobe.Info()
+	info, err := s.program.objects.atEntry.Info()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 // cannot show, this one can.
 func (s *session) open(t testing.TB, name string) *ebpf.Map {
 	t.Helper()
-	info, err := s.program.objects.KhUprobe.Info()
+	info, err := s.program.objects.atEntry.Info()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,6 +32,8 @@ type Options struct {
 	LatestDeadlineNs uint64
 	// DeadlineNs is the deadline for now, not after the latest. Reader.SetDeadline changes it.
 	DeadlineNs uint64
+	// LeaveOut is the process that with all that it started is no hit of a probe of the kernel: the monitor.
+	LeaveOut int
 	// RingBytes is the size of the ring buffer: a power of two, at least a page. 0 means DefaultRingBytes.
 	RingBytes int
 	// CountFirst makes the program count hits and read nothing until Reader.Admit. Such hits are throttled.
@@ -82,13 +84,10 @@ func Load(p *plan.Plan, o Options) (*Program, error) {
 		return nil, fmt.Errorf("load probe: %w", err)
 	}
 	l := &Program{plan: p, objects: *loaded, LoadTime: time.Since(start)}
-	for _, program := range []*ebpf.Program{l.objects.KhUprobe, l.objects.KhReturn} {
+	for _, program := range l.objects.programs(p) {
 		if info, err := program.Info(); err == nil {
 			n, _ := info.VerifiedInstructions()
 			l.Instructions += n
-		}
-		if p.Returns == nil {
-			break // the other one never runs
 		}
 	}
 	return l, nil
@@ -100,7 +99,7 @@ func (l *Program) Close() error { return l.objects.Close() }
 // Stats is how often the program ran and how long it took in all, without the trap that leads to it. The kernel counts
 // while kernel.bpf_stats_enabled is set.
 func (l *Program) Stats() (runs uint64, took time.Duration, err error) {
-	for _, program := range []*ebpf.Program{l.objects.KhUprobe, l.objects.KhReturn} {
+	for _, program := range []*ebpf.Program{l.objects.atEntry, l.objects.atReturn} {
 		stats, err := program.Stats()
 		if err != nil {
 			return 0, 0, fmt.Errorf("program's statistics: %w", err)
@@ -111,24 +110,47 @@ func (l *Program) Stats() (runs uint64, took time.Duration, err error) {
 	return runs, took, nil
 }
 
-// objects are what is loaded, without the variables, which the library would map into this process.
+// objects are what is loaded, without the variables, which the library would map into this process. The maps of both
+// programs are the same, being of the same source.
 type objects struct {
-	bpf.UprobePrograms
+	atEntry, atReturn *ebpf.Program
 	bpf.UprobeMaps
+}
+
+// programs are those that run for a plan.
+func (o *objects) programs(p *plan.Plan) []*ebpf.Program {
+	if p.Returns == nil {
+		return []*ebpf.Program{o.atEntry}
+	}
+	return []*ebpf.Program{o.atEntry, o.atReturn}
 }
 
 // Close closes the descriptors.
 func (o *objects) Close() error {
-	return errors.Join(o.UprobePrograms.Close(), o.UprobeMaps.Close())
+	return errors.Join(o.atEntry.Close(), o.atReturn.Close(), o.UprobeMaps.Close())
+}
+
+// specOf is the object that a plan is loaded with.
+func specOf(p *plan.Plan) (*ebpf.CollectionSpec, error) {
+	if p.Identity.Kernel == "" {
+		return bpf.LoadUprobe()
+	}
+	spec, err := bpf.LoadKprobe()
+	if err == nil && hasKprobeMulti() {
+		for _, p := range spec.Programs {
+			p.AttachType = ebpf.AttachTraceKprobeMulti
+		}
+	}
+	return spec, err
 }
 
 func load(p *plan.Plan, o Options) (*objects, error) {
-	spec, err := bpf.LoadUprobe()
+	spec, err := specOf(p)
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range spec.Programs {
-		if err := bpf.Lint(p); err != nil {
+	for _, program := range spec.Programs {
+		if err := bpf.Lint(program, p.Identity.Kernel != ""); err != nil {
 			return nil, err
 		}
 	}
@@ -156,8 +178,7 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 		return nil, err
 	}
 	defer tables.Close() // the program holds it
-	loaded := new(objects)
-	err = spec.LoadAndAssign(loaded, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{rodata: tables}})
+	loaded, err := assign(spec, p, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{rodata: tables}})
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
 		return nil, &VerifierError{Log: refused.Log, err: refused}
@@ -166,6 +187,24 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 		return nil, err
 	}
 	return loaded, nil
+}
+
+// assign loads what a plan is loaded with.
+func assign(spec *ebpf.CollectionSpec, p *plan.Plan, options *ebpf.CollectionOptions) (*objects, error) {
+	if p.Identity.Kernel != "" {
+		var loaded struct {
+			bpf.KprobePrograms
+			bpf.UprobeMaps
+		}
+		err := spec.LoadAndAssign(&loaded, options)
+		return &objects{loaded.KhKprobe, loaded.KhKreturn, loaded.UprobeMaps}, err
+	}
+	var loaded struct {
+		bpf.UprobePrograms
+		bpf.UprobeMaps
+	}
+	err := spec.LoadAndAssign(&loaded, options)
+	return &objects{loaded.KhUprobe, loaded.KhReturn, loaded.UprobeMaps}, err
 }
 
 // freezeTables makes the map that holds the program's constants, instead of leaving it to the library, which would map it
@@ -240,6 +279,9 @@ func opsOf(p *plan.Plan) *[bpf.UprobeKhLimitKH_MAX_OPS]bpf.UprobeKhOp {
 			Aux:    op.Aux,
 			Action: bpf.UprobeKhAction(op.Action),
 		}
+		if op.User {
+			ops[i].User = 1
+		}
 	}
 	return &ops
 }
@@ -269,6 +311,9 @@ func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
 		if r.By == target.ByGoroutine {
 			c.Pair = uint32(bpf.UprobeKhPairKH_PAIR_GOROUTINE)
 		}
+	}
+	if p.Identity.Kernel != "" {
+		c.Pid, c.Popped = uint32(o.LeaveOut), 1
 	}
 	if rate := uint64(p.Limits.Rate); rate > 0 {
 		// Rounded up, so that no second sees more than the rate; a second's worth may come at once.
@@ -309,8 +354,16 @@ func (e *VerifierError) Error() string { return e.err.Error() }
 // Unwrap returns what the system call answered.
 func (e *VerifierError) Unwrap() error { return e.err }
 
-// ProgramDigest names the object that every probe is an instance of: "sha256:" and its SHA-256 in hex.
+// ProgramDigest names the object that every probe of a process is an instance of: "sha256:" and its SHA-256 in hex.
 func ProgramDigest() string { return bpf.UprobeDigest() }
+
+// Digest names the object that this probe is an instance of, likewise.
+func (l *Program) Digest() string {
+	if l.plan.Identity.Kernel != "" {
+		return bpf.KprobeDigest()
+	}
+	return ProgramDigest()
+}
 
 // BootNow is the time on CLOCK_BOOTTIME in nanoseconds, the clock of deadlines and records. It goes on in suspend.
 func BootNow() uint64 {

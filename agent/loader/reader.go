@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
@@ -42,6 +43,10 @@ type Reader struct {
 
 	controlling sync.Mutex
 	deadline    bpf.UprobeKhDeadline // as last written
+
+	// CountsMissed says that the link is one that knows how many calls the kernel could not run the program at: the attachment's.
+	CountsMissed bool
+	missed       atomic.Pointer[uint64] // nil until the link was asked
 }
 
 // OpenReader takes over the files, also when it fails.
@@ -167,6 +172,7 @@ func (r *Reader) Counts() (event.Counts, error) {
 			Unwound:        n.N[bpf.UprobeKhCountKH_UNWOUND],
 			GoroutineEnded: n.N[bpf.UprobeKhCountKH_GOROUTINE],
 		},
+		Missed: r.missed.Load(),
 		CostNs: own + n.N[bpf.UprobeKhCountKH_TRAPS]*uint64(r.TrapCost),
 		Final:  r.gone.Load(),
 	}
@@ -182,6 +188,9 @@ func (r *Reader) Counts() (event.Counts, error) {
 // is over when it returns: the kernel waits for both (bpf_link_put_direct, Linux 6.5). Records may still wait in the ring.
 func (r *Reader) Detach() error {
 	var errs []error
+	if r.CountsMissed && r.link != nil {
+		errs = append(errs, r.askMissed()) // while there is one to ask
+	}
 	for _, link := range []**os.File{&r.link, &r.returns} {
 		if *link != nil {
 			errs = append(errs, (*link).Close())
@@ -191,6 +200,28 @@ func (r *Reader) Detach() error {
 	r.gone.Store(true)
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("detach: %w", err)
+	}
+	return nil
+}
+
+// askMissed reads from the link of a kprobe how often the kernel could not run it, such as inside of another probe.
+func (r *Reader) askMissed() error {
+	fd, err := unix.FcntlInt(r.link.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("duplicate link: %w", err)
+	}
+	l, err := link.NewFromFD(fd) // closes fd if it fails
+	if err != nil {
+		return fmt.Errorf("open link: %w", err)
+	}
+	info, err := l.Info()
+	if err := errors.Join(err, l.Close()); err != nil {
+		return fmt.Errorf("ask link: %w", err)
+	}
+	if multi := info.KprobeMulti(); multi != nil {
+		r.missed.Store(new(multi.Missed))
+	} else if perf := info.PerfEvent(); perf != nil && perf.Kprobe() != nil {
+		r.missed.Store(new(perf.Kprobe().Missed))
 	}
 	return nil
 }

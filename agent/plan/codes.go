@@ -42,7 +42,10 @@ const (
 	OpTest    Code = 16
 )
 
-func (c Code) emits() bool    { return c == OpEmit || c == OpBytes || c == OpCStr }
+func (c Code) emits() bool { return c == OpEmit || c == OpBytes || c == OpCStr }
+func (c Code) reads() bool {
+	return c == OpLoad || c == OpBytes || c == OpCStr || c == OpIfBytes || c == OpIfCStr
+}
 func (c Code) compares() bool { return c == OpIfInt || c == OpIfBytes || c == OpIfCStr }
 
 // The actions of emitting ops: enum kh_action.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -123,7 +124,7 @@ func (c *compiler) compile() error {
 	aggregate := c.spec.Aggregate
 	if g := c.target.GoroutineID; g != nil && g.Missing == "" && aggregate == probe.AggregateNone {
 		c.plan.Goroutine = true
-		c.build.use(Op{Code: OpEmit, Arg: goroutineBytes}, c.build.locate(&g.Data, goroutineBytes, "goroutine"), nil, "goroutine")
+		c.build.use(Op{Code: OpEmit, Arg: goroutineBytes}, c.build.locate(&g.Data, goroutineBytes, false, "goroutine"), nil, "goroutine")
 	}
 	for i := range c.target.Values {
 		if v := &c.target.Values[i]; !v.Condition && aggregate != probe.AggregateCount {
@@ -161,6 +162,10 @@ func (c *compiler) decide(v *target.Value) redact.Decision {
 	d := c.rules.Decide(redact.Field{
 		Path: v.Path, Names: v.Names, Types: v.Types, Embedded: v.Embedded, TypeName: v.TypeName, Kind: kind, Function: c.target.Function.Name,
 	})
+	if c.target.Identity.Kernel != "" && v.Kind == target.KindPointer {
+		// Whoever knows one address of the kernel's knows where all of it is, and no owner of a field speaks for that.
+		d = d.With(redact.Action{Kind: redact.Drop}, redact.RuleKernelAddress)
+	}
 	for _, r := range c.spec.Redact {
 		if !lies(v, r.Path) {
 			continue
@@ -189,7 +194,7 @@ func (c *compiler) redactionsApply() error {
 func (c *compiler) field(b *builder, v *target.Value) Field {
 	d := c.decide(v)
 	f := Field{
-		Path: v.Path, TypeName: v.TypeName, Kind: v.Kind, Size: v.Size,
+		Path: v.Path, TypeName: v.TypeName, Kind: v.Kind, Size: v.Size, BigEndian: v.BigEndian,
 		Action: d.Action.String(), Rule: d.Rule, Detail: d.Note,
 	}
 	action, part, emits := kernelAction(d.Action)
@@ -205,27 +210,32 @@ func (c *compiler) field(b *builder, v *target.Value) Field {
 		return f
 	}
 	f.Emits = true
-	op := Op{Action: action, Aux: part, Off: int32(v.Offset)}
+	op := Op{Action: action, Aux: part, Off: int32(v.Offset), User: v.User && readsText(v.Kind)}
 	switch v.Kind {
 	case target.KindString, target.KindBytes:
 		op.Code, op.N = OpBytes, c.plan.Limits.ValueBytes
 		f.MaxBytes = leaves(d.Action, int(op.N))
-		b.use(op, b.locate(&v.Data, 8, v.Path), b.locate(&v.Length, 8, v.Path), v.Path)
+		b.use(op, b.locate(&v.Data, 8, v.User, v.Path), b.locate(&v.Length, 8, v.User, v.Path), v.Path)
 	case target.KindCString:
 		op.Code, op.N = OpCStr, textCap(v, c.plan.Limits.ValueBytes)
 		f.MaxBytes = leaves(d.Action, int(op.N))
-		b.use(op, b.locate(&v.Data, 8, v.Path), nil, v.Path)
+		b.use(op, b.locate(&v.Data, 8, v.User, v.Path), nil, v.Path)
 	case target.KindError:
 		f.Size = 1
 		op.Code, op.Arg = OpEmit, uint8(f.Size)
 		f.MaxBytes = leaves(d.Action, f.Size)
-		b.use(op, b.test(b.locate(&v.Data, v.Size, v.Path), v.Path), nil, v.Path)
+		b.use(op, b.test(b.locate(&v.Data, v.Size, v.User, v.Path), v.Path), nil, v.Path)
 	default:
 		op.Code, op.Arg = OpEmit, uint8(v.Size)
 		f.MaxBytes = leaves(d.Action, v.Size)
-		b.use(op, b.locate(&v.Data, v.Size, v.Path), nil, v.Path)
+		b.use(op, b.locate(&v.Data, v.Size, v.User, v.Path), nil, v.Path)
 	}
 	return f
+}
+
+// readsText says whether the op that emits a value reads memory itself; other values were loaded before.
+func readsText(k target.Kind) bool {
+	return k == target.KindString || k == target.KindBytes || k == target.KindCString
 }
 
 // textCap is how many bytes of a C string are read: of an array never more than it has.
@@ -291,9 +301,9 @@ func (c *compiler) condition(condition probe.Condition) error {
 	c.plan.Conditions = append(c.plan.Conditions, Condition{
 		Path: v.Path, Text: condition.String(), Action: d.Action.String(), Rule: d.Rule,
 	})
-	data, length := c.build.locate(&v.Data, dataSize(v), v.Path), (*node)(nil)
+	data, length := c.build.locate(&v.Data, dataSize(v), v.User, v.Path), (*node)(nil)
 	if op.Code == OpIfBytes {
-		length = c.build.locate(&v.Length, 8, v.Path)
+		length = c.build.locate(&v.Length, 8, v.User, v.Path)
 	}
 	c.build.use(op, data, length, v.Path)
 	return nil
@@ -319,14 +329,20 @@ func (c *compiler) comparison(v *target.Value, condition *probe.Condition) (Op, 
 	compare, literal := comparisons[condition.Op], &condition.Literal
 	switch v.Kind {
 	case target.KindInt, target.KindUint, target.KindLength:
-		bits, err := integer(v, literal)
+		word, err := integer(v, literal)
 		if err != nil {
 			return Op{}, err
 		}
 		if v.Kind == target.KindInt {
 			compare |= CmpSigned
 		}
-		aux := c.pool(binary.LittleEndian.AppendUint64(nil, bits))
+		if v.BigEndian {
+			if compare != CmpEQ && compare != CmpNE {
+				return Op{}, fmt.Errorf("%s is in the network's order of bytes, in which only == and != can be asked", v.Path)
+			}
+			word = bits.ReverseBytes64(word) >> (64 - 8*v.Size)
+		}
+		aux := c.pool(binary.LittleEndian.AppendUint64(nil, word))
 		return Op{Code: OpIfInt, Arg: uint8(v.Size), N: uint32(compare), Aux: aux}, nil
 	case target.KindBool:
 		if literal.Kind != probe.Boolean {
@@ -343,7 +359,7 @@ func (c *compiler) comparison(v *target.Value, condition *probe.Condition) (Op, 
 		if literal.Kind != probe.Text {
 			return Op{}, fmt.Errorf(`%s is a %s: compare it with a "string"`, v.Path, v.TypeName)
 		}
-		op := Op{Code: OpIfBytes, Arg: compare, Off: int32(v.Offset), N: uint32(len(literal.Text))}
+		op := Op{Code: OpIfBytes, Arg: compare, Off: int32(v.Offset), N: uint32(len(literal.Text)), User: v.User}
 		if v.Kind == target.KindCString {
 			op.Code = OpIfCStr
 			if strings.IndexByte(literal.Text, 0) >= 0 {

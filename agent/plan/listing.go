@@ -31,7 +31,11 @@ func (p *Plan) Listing() string {
 		if i > 0 {
 			separator = ", "
 		}
-		fmt.Fprintf(&b, "%s%#x", separator, s.Address)
+		if s.Symbol != "" {
+			fmt.Fprintf(&b, "%s%s of the kernel", separator, s.Symbol)
+		} else {
+			fmt.Fprintf(&b, "%s%#x", separator, s.Address)
+		}
 		if s.Where != "" {
 			fmt.Fprintf(&b, " (%s)", s.Where)
 		}
@@ -121,15 +125,15 @@ func (l *lister) op(op Op) (text string, notes []string) {
 		if op.Arg != 8 {
 			text += fmt.Sprintf(", %s", count(int(op.Arg), "byte"))
 		}
-		return text, nil
+		return text + where(op), nil
 	case OpTest:
 		return fmt.Sprintf("s%d = %s != 0", op.Dst, src), nil
 	case OpEmit:
 		return l.emitting(fmt.Sprintf("emit %s of %s", count(int(op.Arg), "byte"), src))
 	case OpBytes:
-		return l.emitting(fmt.Sprintf("emit ≤%d bytes of [%s, len s%d]", op.N, plus(src, op.Off), op.Dst))
+		return l.emitting(fmt.Sprintf("emit ≤%d bytes of [%s, len s%d]%s", op.N, plus(src, op.Off), op.Dst, where(op)))
 	case OpCStr:
-		return l.emitting(fmt.Sprintf("emit ≤%d bytes of [%s, to NUL]", op.N, plus(src, op.Off)))
+		return l.emitting(fmt.Sprintf("emit ≤%d bytes of [%s, to NUL]%s", op.N, plus(src, op.Off), where(op)))
 	case OpIfInt:
 		signed := "unsigned"
 		value := strconv.FormatUint(l.constant(op.Aux), 10)
@@ -144,6 +148,14 @@ func (l *lister) op(op Op) (text string, notes []string) {
 	default:
 		return fmt.Sprintf("unknown op %+v", op), nil
 	}
+}
+
+// where says whose memory an op in the kernel reads, if it is not the kernel's.
+func where(op Op) string {
+	if op.User {
+		return " in the process"
+	}
+	return ""
 }
 
 func (l *lister) emitting(text string) (string, []string) {

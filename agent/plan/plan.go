@@ -80,12 +80,14 @@ type Field struct {
 	TypeName string      `json:"typeName"`
 	Kind     target.Kind `json:"kind"`
 	Size     int         `json:"size"`
-	Action   string      `json:"action"` // redact.Action's text: "keep", "drop", "suffix:4"
-	Rule     string      `json:"rule"`
-	Missing  string      `json:"missing,omitempty"` // an event reason; event.Redacted if Action is drop
-	Detail   string      `json:"detail,omitempty"`  // for people
-	Emits    bool        `json:"emits"`             // exactly one op emits it
-	MaxBytes int         `json:"maxBytes"`          // of the value in a record, without its header
+	// BigEndian says of an unsigned number that its first byte in a record is the highest.
+	BigEndian bool   `json:"bigEndian,omitempty"`
+	Action    string `json:"action"` // redact.Action's text: "keep", "drop", "suffix:4"
+	Rule      string `json:"rule"`
+	Missing   string `json:"missing,omitempty"` // an event reason; event.Redacted if Action is drop
+	Detail    string `json:"detail,omitempty"`  // for people
+	Emits     bool   `json:"emits"`             // exactly one op emits it
+	MaxBytes  int    `json:"maxBytes"`          // of the value in a record, without its header
 }
 
 // Limits are what the kernel counts with.
@@ -109,6 +111,8 @@ type Op struct {
 	N      uint32 `json:"n,omitempty"`
 	Aux    uint16 `json:"aux,omitempty"`
 	Action uint8  `json:"action,omitempty"`
+	// User says of a read in a plan for the kernel that the address is a process's, and what is read its memory.
+	User bool `json:"user,omitempty"`
 }
 
 // Digest names the plan: "sha256:" and the hash, in hex, of its JSON. Two sides that compile the same request for the same

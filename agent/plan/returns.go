@@ -67,7 +67,7 @@ func (c *compiler) failed(b *builder, v *target.Value) error {
 			"calls with another result than 0", v.Path, v.TypeName, probe.NonzeroOnly)
 	}
 	op := Op{Code: OpIfInt, Arg: uint8(v.Size), N: uint32(compare), Aux: c.pool(make([]byte, 8))}
-	b.use(op, b.locate(&v.Data, v.Size, v.Path), nil, v.Path)
+	b.use(op, b.locate(&v.Data, v.Size, v.User, v.Path), nil, v.Path)
 	c.plan.Returns.Conditions = []Condition{{Path: v.Path, Text: text, Action: d.Action.String(), Rule: d.Rule}}
 	return nil
 }
@@ -97,7 +97,7 @@ func (r *Returns) verify(p *Plan) error {
 		return fmt.Errorf("of %d ops the return decides by %d to %d: out of bounds", len(p.Ops), r.Start, r.IfEnd)
 	}
 	for i := range r.Results {
-		if err := r.Results[i].verify(); err != nil {
+		if err := r.Results[i].verify(p.Identity.Kernel != ""); err != nil {
 			return fmt.Errorf("result %d (%.64s): %w", i, r.Results[i].Path, err)
 		}
 	}

@@ -18,6 +18,7 @@ type node struct {
 	shift    int   // of a node without parent: bytes
 	off      int32 // of the others, added to the parent
 	size     int   // of the others: bytes loaded
+	user     bool  // of the others: from a process's memory, although the function is the kernel's
 
 	lastUse int // index of the last step that needs it
 	slot    int // while it is live; -1 before and after
@@ -42,18 +43,19 @@ type nodeKey struct {
 	register, shift int
 	off             int32
 	size            int
+	user            bool
 }
 
 // locate appends the steps that bring the value at a location into a node, as far as they are not there yet. size is what
 // the last load reads; pointers on the way have 8 bytes.
-func (b *builder) locate(l *target.Location, size int, path string) *node {
+func (b *builder) locate(l *target.Location, size int, user bool, path string) *node {
 	n := b.node(nodeKey{register: l.Register, shift: l.Shift}, path)
 	for i, off := range l.Offsets {
 		width := 8
 		if i == len(l.Offsets)-1 {
 			width = size
 		}
-		n = b.node(nodeKey{parent: n, off: int32(off), size: width}, path)
+		n = b.node(nodeKey{parent: n, off: int32(off), size: width, user: user}, path)
 	}
 	return n
 }
@@ -62,7 +64,7 @@ func (b *builder) node(key nodeKey, path string) *node {
 	if n := b.nodes[key]; n != nil {
 		return n
 	}
-	n := &node{parent: key.parent, register: key.register, shift: key.shift, off: key.off, size: key.size, slot: -1}
+	n := &node{parent: key.parent, register: key.register, shift: key.shift, off: key.off, size: key.size, user: key.user, slot: -1}
 	if b.nodes == nil {
 		b.nodes = make(map[nodeKey]*node)
 	}
@@ -71,7 +73,7 @@ func (b *builder) node(key nodeKey, path string) *node {
 	if n.parent == nil {
 		s.op = Op{Code: OpReg, Arg: uint8(n.register), N: uint32(n.shift)}
 	} else {
-		s.op = Op{Code: OpLoad, Arg: uint8(n.size), Off: n.off}
+		s.op = Op{Code: OpLoad, Arg: uint8(n.size), Off: n.off, User: n.user}
 	}
 	b.steps = append(b.steps, s)
 	return n

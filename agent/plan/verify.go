@@ -38,7 +38,7 @@ func (p *Plan) verify() error {
 		return fmt.Errorf("a record of %d bytes, whose last value begins at %d, does not fit", total, start)
 	}
 	for i := range p.Fields {
-		if err := p.Fields[i].verify(); err != nil {
+		if err := p.Fields[i].verify(p.Identity.Kernel != ""); err != nil {
 			return fmt.Errorf("field %d (%.64s): %w", i, p.Fields[i].Path, err)
 		}
 	}
@@ -57,7 +57,7 @@ func (l *Limits) verify() error {
 }
 
 // verify says whether a field's parts agree with each other.
-func (f *Field) verify() error {
+func (f *Field) verify(kernel bool) error {
 	action, err := redact.ParseAction(f.Action)
 	if err != nil {
 		return err
@@ -72,6 +72,8 @@ func (f *Field) verify() error {
 		return fmt.Errorf("emits is %v, and the reason that it is missing %q", f.Emits, f.Missing)
 	case f.Emits && !readable(f.Kind, f.Size):
 		return fmt.Errorf("no op reads a %s of %d bytes", f.Kind, f.Size)
+	case f.Kind == target.KindPointer && f.Emits && kernel:
+		return errors.New("an address of the kernel's is emitted")
 	case action.For(string(f.Kind)) != action:
 		return fmt.Errorf("%s means nothing for a value of kind %s", action, f.Kind)
 	case f.MaxBytes < 0 || f.MaxBytes > MaxValue || !f.Emits && f.MaxBytes != 0:
@@ -141,7 +143,7 @@ type verifier struct {
 	plan       *Plan
 	fields     []Field     // to be emitted on this side
 	wanted     []Condition // to be compared on this side
-	slots      [MaxSlots]struct{ filled, used bool }
+	slots      [MaxSlots]struct{ filled, used, user bool }
 	conditions int  // comparing ops so far
 	goroutine  bool // its number was emitted
 	field      int  // all fields before this one are dealt with
@@ -157,6 +159,8 @@ func (v *verifier) op(op Op, deciding bool) error {
 		return errors.New("compares behind the conditions")
 	case !op.Code.emits() && op.Action != 0:
 		return errors.New("has an action and does not emit")
+	case op.User && (v.plan.Identity.Kernel == "" || !op.Code.reads()):
+		return errors.New("reads memory of a process where there is no other, or nothing")
 	}
 	switch op.Code {
 	case OpReg:
@@ -171,7 +175,12 @@ func (v *verifier) op(op Op, deciding bool) error {
 		if err := v.use(op.Src); err != nil {
 			return err
 		}
-		return v.fill(op.Dst)
+		if err := v.follow(op); err != nil {
+			return err
+		}
+		err := v.fill(op.Dst)
+		v.slots[op.Dst].user = op.User
+		return err
 	case OpTest:
 		if op != (Op{Code: OpTest, Dst: op.Dst, Src: op.Src}) {
 			return errors.New("tests more than one slot")
@@ -186,12 +195,12 @@ func (v *verifier) op(op Op, deciding bool) error {
 		}
 		return errors.Join(v.use(op.Src), v.emit(op))
 	case OpBytes:
-		return errors.Join(v.use(op.Src), v.use(op.Dst), v.emit(op))
+		return errors.Join(v.follow(op), v.use(op.Src), v.use(op.Dst), v.emit(op))
 	case OpCStr:
 		if op.Arg != 0 || op.Dst != 0 {
 			return errors.New("a C string has neither a size nor a slot with its length")
 		}
-		return errors.Join(v.use(op.Src), v.emit(op))
+		return errors.Join(v.follow(op), v.use(op.Src), v.emit(op))
 	case OpIfInt:
 		if !scalar(op.Arg) || op.Dst != 0 || op.Off != 0 || uint8(op.N)&^CmpSigned > CmpGE || op.N > 0xff {
 			return errors.New("no such comparison")
@@ -201,7 +210,7 @@ func (v *verifier) op(op Op, deciding bool) error {
 		if op.Arg > CmpNE || op.N > probe.MaxLiteralBytes || op.Code == OpIfCStr && op.Dst != 0 {
 			return errors.New("no such comparison")
 		}
-		err := v.use(op.Src)
+		err := errors.Join(v.follow(op), v.use(op.Src))
 		if op.Code == OpIfBytes {
 			err = errors.Join(err, v.use(op.Dst))
 		}
@@ -220,7 +229,16 @@ func (v *verifier) fill(slot uint8) error {
 	if s.filled && !s.used {
 		return fmt.Errorf("slot %d is filled again before it was used", slot)
 	}
-	s.filled, s.used = true, false
+	s.filled, s.used, s.user = true, false, false
+	return nil
+}
+
+// follow refuses to take an address that was read from a process's memory for one of the kernel's: the process would choose
+// what is read.
+func (v *verifier) follow(op Op) error {
+	if v.slots[op.Src].user && !op.User {
+		return fmt.Errorf("slot %d is from a process's memory and followed in the kernel's", op.Src)
+	}
 	return nil
 }
 

@@ -293,7 +293,9 @@ func (m *monitor) mayAttach(h *hold, t *target.Target) error {
 	if err := m.admit(h.subject, t.Sites); err != nil {
 		return err
 	}
-	h.sites = t.Sites
+	if !h.subject.isKernel() {
+		h.sites = t.Sites
+	}
 	return nil
 }
 
@@ -330,6 +332,8 @@ func (m *monitor) patrol() {
 		switch {
 		case !h.isAttached():
 			continue // the loader's notices are answered by what the target is then
+		case h.subject.isKernel():
+			continue
 		case hasExitedFile(h.subject.process):
 			cause = event.EndTargetGone
 		case !h.subject.sameMemory():

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keyhole-dev/keyhole/agent/loader"
+	"github.com/keyhole-dev/keyhole/internal/policy"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/procfs"
@@ -30,6 +31,8 @@ const maxSiteBytes = 15
 type handed struct {
 	Identity target.Identity `json:"identity"`
 	Maps     []byte          `json:"maps"`
+	// Kernel is what may be seen of the kernel, if that is the target; then the executable is its BTF.
+	Kernel *policy.Kernel `json:"kernel,omitempty"`
 	// OtherProcesses that the selector matched too.
 	OtherProcesses int `json:"otherProcesses"`
 }
@@ -61,6 +64,9 @@ func (m *monitor) inspect(s probe.Selector) (*inspected, int, error) {
 // find opens the process that a selector names, the one with the lowest number where several match.
 func (m *monitor) find(s probe.Selector) (_ *subject, others int, err error) {
 	switch s.Kind {
+	case probe.SelectKernel:
+		subject, err := openKernel()
+		return subject, 0, err
 	case probe.SelectPID:
 		subject, err := openSubject(s.PID, m.self)
 		return subject, 0, err
@@ -92,7 +98,11 @@ func resolveLinks(path string) string {
 
 // startInspector takes the subject over if it succeeds, and the slot.
 func (m *monitor) startInspector(s *subject, others int) (*inspected, int, error) {
-	maps, err := handOver("keyhole-subject", handed{Identity: s.identity, Maps: s.maps, OtherProcesses: others})
+	about := handed{Identity: s.identity, Maps: s.maps, OtherProcesses: others}
+	if s.isKernel() {
+		about.Kernel = &m.judge.ceiling.Kernel
+	}
+	maps, err := handOver("keyhole-subject", about)
 	if err != nil {
 		return nil, -1, err
 	}
@@ -174,6 +184,9 @@ func (m *monitor) compare(r compareRequest) error {
 // admit says why a breakpoint at one of the sites would not be safe by what is there now: what is not the executable's code, memory that is not what was
 // analysed, or a breakpoint that is not ours. The lock of text is held. No byte of memory is in what it says.
 func (m *monitor) admit(s *subject, sites []target.Site) error {
+	if s.isKernel() {
+		return nil // it judges each attach by itself, and there is nothing to compare
+	}
 	if len(sites) == 0 || len(sites) > maxSites {
 		return problem.New(problem.InvalidArgument, "%d sites; want 1 to %d", len(sites), maxSites)
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keyhole-dev/keyhole/agent/resolve"
+	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
@@ -52,7 +53,7 @@ func runInspector() error {
 	if err := takeOver(firstDescriptor+1, &h); err != nil {
 		return err
 	}
-	in := resolve.Input{Exe: os.NewFile(firstDescriptor+2, "executable"), Maps: h.Maps, Identity: h.Identity}
+	in := h.input(os.NewFile(firstDescriptor+2, "executable"))
 	for {
 		var q question
 		if _, err := agent.receive(&q); err != nil {
@@ -67,11 +68,44 @@ func runInspector() error {
 	}
 }
 
+// An input is what an inspector answers questions about.
+type input interface {
+	resolve(spec *probe.Spec) (*target.Target, error)
+	functions(pattern string, limit int) (*resolve.Listing, error)
+}
+
+type processInput struct{ resolve.Input }
+
+func (in processInput) resolve(spec *probe.Spec) (*target.Target, error) {
+	return resolve.Resolve(in.Input, spec)
+}
+
+func (in processInput) functions(pattern string, limit int) (*resolve.Listing, error) {
+	return resolve.Functions(in.Input, pattern, limit)
+}
+
+type kernelInput struct{ resolve.KernelInput }
+
+func (in kernelInput) resolve(spec *probe.Spec) (*target.Target, error) {
+	return resolve.InKernel(in.KernelInput, spec)
+}
+
+func (in kernelInput) functions(pattern string, limit int) (*resolve.Listing, error) {
+	return resolve.KernelFunctions(in.KernelInput, pattern, limit)
+}
+
+func (h *handed) input(file *os.File) input {
+	if h.Kernel != nil {
+		return kernelInput{resolve.KernelInput{BTF: file, Identity: h.Identity, Allowed: *h.Kernel}}
+	}
+	return processInput{resolve.Input{Exe: file, Maps: h.Maps, Identity: h.Identity}}
+}
+
 // inspectFor answers one question. An error becomes part of the answer. Of a Target the monitor is told first.
-func inspectFor(in resolve.Input, others int, q question, monitor int) any {
+func inspectFor(in input, others int, q question, monitor int) any {
 	switch {
 	case q.Resolve != nil:
-		t, err := resolve.Resolve(in, q.Resolve)
+		t, err := in.resolve(q.Resolve)
 		if err == nil {
 			t.OtherProcesses = others
 			err = vouch(monitor, q.Resolve, t)
@@ -81,7 +115,7 @@ func inspectFor(in resolve.Input, others int, q question, monitor int) any {
 		}
 		return resolved{Problem: problem.Of(err), Target: t}
 	case q.Functions != nil:
-		l, err := resolve.Functions(in, q.Functions.Pattern, q.Functions.Limit)
+		l, err := in.functions(q.Functions.Pattern, q.Functions.Limit)
 		return listed{Problem: problem.Of(err), Listing: l}
 	default:
 		return resolved{Problem: problem.New(problem.InvalidArgument, "a question that asks for nothing")}

@@ -89,8 +89,10 @@ func (j *judge) remember(session string) error {
 // selects says whether a request names this process.
 func selects(s probe.Selector, i target.Identity) bool {
 	switch s.Kind {
+	case probe.SelectKernel:
+		return i.Kernel != ""
 	case probe.SelectPID:
-		return s.PID == i.PID
+		return i.Kernel == "" && s.PID == i.PID
 	case probe.SelectExe:
 		return i.Path == resolveLinks(s.Path)
 	default:

@@ -27,6 +27,8 @@ type handover struct {
 	Plan      *plan.Plan `json:"plan"`
 	Attached  Attached   `json:"attached"`
 	Budgets   budgets    `json:"budgets"`
+	// CountsMissed says that the link knows how many calls the kernel could not run the program at.
+	CountsMissed bool `json:"countsMissed,omitempty"`
 	// Descriptors.
 	Agent, Monitor              int
 	Ring, Counts, Control, Link int
@@ -87,6 +89,7 @@ func (l *holderLoader) run() error {
 		DeadlineNs:       l.assignment.DeadlineNs,
 		RingBytes:        l.assignment.RingBytes,
 		CountFirst:       true,
+		LeaveOut:         os.Getppid(), // the monitor, and with it all that it started
 	})
 	if err != nil {
 		return err
@@ -109,6 +112,9 @@ func (l *holderLoader) compile(t *target.Target, digest string) (*plan.Plan, err
 		return nil, err
 	}
 	for _, site := range t.Sites {
+		if t.Identity.Kernel != "" {
+			break // there is no file to compare with
+		}
 		if err := l.compareFile(site); err != nil {
 			return nil, err
 		}
@@ -173,13 +179,15 @@ func (l *holderLoader) becomeReader(p *plan.Plan, program *loader.Program, attac
 		Plan:      p,
 		Attached: Attached{
 			Sites:                p.Sites,
-			ProgramDigest:        loader.ProgramDigest(),
+			ProgramDigest:        program.Digest(),
 			VerifiedInstructions: int(program.Instructions),
 			Load:                 program.LoadTime,
 			Attach:               attachment.AttachTime,
 			DeadlineNs:           l.assignment.DeadlineNs,
 		},
-		Budgets: l.assignment.Budgets,
+		Budgets:      l.assignment.Budgets,
+		CountsMissed: attachment.CountsMissed,
+
 		Agent:   int(l.agent.file.Fd()),
 		Monitor: int(l.monitor.file.Fd()),
 		Ring:    int(files.Ring.Fd()),

@@ -117,6 +117,7 @@ func (r *reader) open() error {
 		return err
 	}
 	r.records.TrapCost = r.Budgets.Trap
+	r.records.CountsMissed = r.CountsMissed
 	r.decoder = decode.New(r.Plan, decode.Meta{SessionID: r.SessionID, ProbeID: r.SessionID, Node: r.Node, Wall: wallTime})
 	return nil
 }

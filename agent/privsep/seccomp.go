@@ -4,6 +4,7 @@ package privsep
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -123,15 +124,23 @@ func monitorPolicy() syscallPolicy {
 		allow: slices.Concat(runtimeCalls, fileCalls, []string{
 			"access", "bpf", "capget", "capset", "clone", "clone3", "close_range", "dup", "dup2", "dup3", "execve", "faccessat", "faccessat2", "fadvise64",
 			"fstatat", "fstatfs", "getcwd", "getdents64", "getpgid", "getsockopt", "ioctl", "lstat", "memfd_create", "mlock", "mmap", "mprotect", "newfstatat",
-			"open", "openat", "openat2", "personality", "pidfd_open", "pidfd_send_signal", "pipe2", "prctl", "readlink", "readlinkat", "recvmsg", "seccomp", "sendmsg",
+			"open", "openat", "openat2", "perf_event_open", "personality", "pidfd_open", "pidfd_send_signal", "pipe2", "prctl", "readlink", "readlinkat", "recvmsg", "seccomp", "sendmsg",
 			"setpgid", "setrlimit", "shutdown", "socketpair", "stat", "statfs", "statx", "vfork", "wait4", "waitid",
 		}),
 		refuse: []seccomp.NameWithConditions{
 			refuse("clone", seccomp.BitsSet, namespaces),
 			refuse("socketpair", seccomp.NotEqual, unix.AF_UNIX),
 			ownLimits(),
+			noProcess(),
 		},
 	}
+}
+
+// noProcess refuses perf events of one process: kprobes, which are events of all, are what these are opened for.
+func noProcess() seccomp.NameWithConditions {
+	return seccomp.NameWithConditions{Name: "perf_event_open", Conditions: seccomp.ArgumentConditions{
+		{Argument: 1, Operation: seccomp.NotEqual, Value: math.MaxUint64},
+	}}
 }
 
 // refuse refuses a call whose first argument compares so with each of the values.

@@ -5,6 +5,7 @@ package privsep
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -153,6 +154,10 @@ func TestPolicies(t *testing.T) {
 		{"reader", "prctl", []uint64{unix.PR_SET_DUMPABLE}, refused},
 		{"monitor", "socketpair", []uint64{unix.AF_UNIX}, seccomp.ActionAllow},
 		{"monitor", "socketpair", []uint64{unix.AF_INET}, refused},
+		{"monitor", "perf_event_open", []uint64{0x1000, math.MaxUint64}, seccomp.ActionAllow},
+		{"monitor", "perf_event_open", []uint64{0x1000, 4711}, refused},
+		{"monitor", "perf_event_open", []uint64{0x1000, 0}, refused},
+		{"reader", "perf_event_open", []uint64{0x1000, math.MaxUint64}, seccomp.ActionKillProcess},
 		{"agent", "clone", []uint64{unix.CLONE_NEWUSER}, refused},
 		{"agent", "socket", []uint64{unix.AF_INET6}, seccomp.ActionAllow},
 		{"agent", "socket", []uint64{unix.AF_NETLINK}, seccomp.ActionAllow},

@@ -28,7 +28,7 @@ const maxMapsBytes = 16 << 20
 const breakpoint = 0xcc
 
 // A subject is a process that the monitor has opened, by descriptors that stay what they are whatever happens to
-// the process's number, its path or its program.
+// the process's number, its path or its program; or the kernel, of which it has only what openKernel says.
 type subject struct {
 	identity target.Identity
 	maps     []byte
@@ -162,6 +162,9 @@ func (s *subject) explain(err error) error {
 
 // check says whether the process is still the one that was opened, running the program that was opened.
 func (s *subject) check() error {
+	if s.isKernel() {
+		return nil // it runs as long as we do
+	}
 	pid := s.identity.PID
 	if hasExitedFile(s.process) {
 		return problem.New(problem.NotFound, "process %d has ended", pid)

@@ -25,7 +25,8 @@ func (sh *shell) traceCommand() *cobra.Command {
 		Short: "Show a function's calls as they happen",
 		Long: "Trace puts a request on record, attaches a probe to the function and shows its calls until the deadline, the\n" +
 			"limit, or Ctrl-C, which detaches; a second Ctrl-C leaves the session to its deadline.\n\n" +
-			"TARGET is pid/N or exe/PATH. FUNCTION is found by suffix: Cart.Checkout finds main.(*Cart).Checkout.\n" +
+			"TARGET is pid/N, exe/PATH or kernel. FUNCTION is found by suffix: Cart.Checkout finds main.(*Cart).Checkout; one of the\n" +
+			"kernel's has its exact name, and has to be on the node's list.\n" +
 			"With --count and --hist the kernel counts and no event leaves; a line a second says how much.",
 		Example: "  keyhole trace pid/4711 Cart.Checkout --arg user.email --arg qty --where 'qty > 10' --for 30s --reason INC-4211",
 		Args:    arguments(2, 4),

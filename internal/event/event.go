@@ -83,6 +83,7 @@ const (
 	NoDebugInfo  = "no debug information"
 	Redacted     = "redacted" // dropped: no op read it
 	TooDeep      = "too deep"
+	NotAllowed   = "not allowed" // the node lets probes read no memory there
 	Malformed    = "malformed record"
 )
 
@@ -93,8 +94,10 @@ type Counts struct {
 
 	Unpaired                UnpairedCounts
 	Delivered, LostToClient uint64
-	CostNs                  uint64 // processor time taken from the target: traps and program
-	Final                   bool   // read after the link was closed
+	// Missed counts the calls at which the kernel could not run the probe, which are no hits; nil: it does not say.
+	Missed *uint64
+	CostNs uint64 // processor time taken from the target: traps and program
+	Final  bool   // read after the link was closed
 }
 
 // UnpairedCounts says why there is no return for an entry.

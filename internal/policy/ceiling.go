@@ -37,6 +37,9 @@ type Ceiling struct {
 	ForbiddenExecutables []string
 	ForbiddenFunctions   []string
 
+	// Kernel is what may be looked at of the kernel itself.
+	Kernel Kernel
+
 	// Rules make the redaction of every session on this node stricter.
 	Rules []redact.Rule
 }
@@ -50,6 +53,7 @@ func Default() *Ceiling {
 		MaxBudget:          50, // 5 % of a core
 		NodeBudget:         50,
 		ForbiddenFunctions: []string{"runtime/*"},
+		Kernel:             Kernel{Functions: slices.Clone(defaultKernelFunctions)},
 	}
 }
 
@@ -90,6 +94,10 @@ type ceilingFile struct {
 		Executables []string `yaml:"executables"`
 		Functions   []string `yaml:"functions"`
 	} `yaml:"forbid"`
+	Kernel struct {
+		Functions  *[]string `yaml:"functions"`
+		ReadMemory bool      `yaml:"readMemory"`
+	} `yaml:"kernel"`
 	Rules []yaml.Node `yaml:"rules"`
 }
 
@@ -100,10 +108,14 @@ type ceilingFile struct {
 //	forbid:
 //	  executables: ["/usr/sbin/*"]
 //	  functions: ["crypto/*"]
+//	kernel:
+//	  functions: [tcp_connect, "tcp_*retransmit*"]
+//	  readMemory: true
 //	rules:
 //	  - {id: node/mail, name: "*mail*", action: digest}
 //
-// What it does not say is as in Default; what it forbids is forbidden besides. Unknown keys are errors.
+// What it does not say is as in Default; what it forbids is forbidden besides; the kernel's functions that it names are allowed in
+// place of the default ones, and none if it names none. Unknown keys are errors.
 func Parse(data []byte) (*Ceiling, error) {
 	var file ceilingFile
 	if err := strictyaml.Unmarshal(data, &file); err != nil {
@@ -142,6 +154,9 @@ func Parse(data []byte) (*Ceiling, error) {
 	}
 	c.ForbiddenExecutables = append(c.ForbiddenExecutables, file.Forbid.Executables...)
 	c.ForbiddenFunctions = append(c.ForbiddenFunctions, file.Forbid.Functions...)
+	if err := file.kernel(&c.Kernel); err != nil {
+		return nil, err
+	}
 	rules, err := redact.RulesFromYAML(file.Rules, "node")
 	if err != nil {
 		return nil, fmt.Errorf("rules: %w", err)
@@ -195,13 +210,18 @@ func (c *Ceiling) Allow(spec *probe.Spec) error {
 		return denied("--budget %v: at most %v here", l.Budget, c.MaxBudget)
 	case spec.Target.Kind == probe.SelectExe:
 		return c.allowExecutable(spec.Target.Path)
+	case spec.Target.Kind == probe.SelectKernel:
+		return c.allowKernelFunction(spec.Function)
 	}
 	return nil
 }
 
-// AllowProcess says why nobody may look at a process, whatever it is that is asked of it. The error is a *problem.Error of code
+// AllowProcess says why nobody may look at a process, or at the kernel, whatever it is that is asked of it. The error is a *problem.Error of code
 // PermissionDenied.
 func (c *Ceiling) AllowProcess(i *target.Identity) error {
+	if i.Kernel != "" {
+		return c.allowKernel()
+	}
 	if slices.Contains(ourCommands, i.Comm) {
 		return denied("process %d is %s, a part of Keyhole, and those are never probed", i.PID, i.Comm)
 	}
@@ -211,6 +231,9 @@ func (c *Ceiling) AllowProcess(i *target.Identity) error {
 // AllowTarget says why nobody may look at what a request was resolved to. The error is a *problem.Error of code
 // PermissionDenied.
 func (c *Ceiling) AllowTarget(t *target.Target) error {
+	if t.Identity.Kernel != "" {
+		return c.allowKernelTarget(t)
+	}
 	if err := c.AllowProcess(&t.Identity); err != nil {
 		return err
 	}

@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// ParseTarget reads a TARGET as it is typed: pid/123, or exe/ and the path of an executable, whose first slash may be left
-// out. The node is a flag of its own.
+// ParseTarget reads a TARGET as it is typed: pid/123, exe/ and the path of an executable, whose first slash may be left
+// out, or kernel. The node is a flag of its own.
 func ParseTarget(text string) (Selector, error) {
-	kind, rest, _ := strings.Cut(text, "/")
+	kind, rest, more := strings.Cut(text, "/")
 	var s Selector
 	switch SelectorKind(kind) {
 	case SelectPID:
@@ -26,8 +26,13 @@ func ParseTarget(text string) (Selector, error) {
 			return s, fmt.Errorf("TARGET %.64q: want exe/ and the path of an executable, such as exe/usr/bin/caddy", text)
 		}
 		s = Selector{Kind: SelectExe, Path: path.Clean("/" + rest)}
+	case SelectKernel:
+		if more {
+			return s, fmt.Errorf("TARGET %.64q: want kernel, and its function behind it", text)
+		}
+		s = Selector{Kind: SelectKernel}
 	default:
-		return s, fmt.Errorf("TARGET %.64q: want pid/N or exe/PATH", text)
+		return s, fmt.Errorf("TARGET %.64q: want pid/N, exe/PATH or kernel", text)
 	}
 	return s, s.Validate()
 }

@@ -74,9 +74,11 @@ type SelectorKind string
 const (
 	SelectPID SelectorKind = "pid" // one process by its number on the node
 	SelectExe SelectorKind = "exe" // one process that runs the executable with this path
+	// SelectKernel is the node's own kernel: a function of it is called by every process, and no process is named.
+	SelectKernel SelectorKind = "kernel"
 )
 
-// A Selector names the process to observe, on one node or on any.
+// A Selector names the process to observe, or the kernel, on one node or on any.
 type Selector struct {
 	Kind SelectorKind `json:"kind"`
 	PID  int          `json:"pid,omitempty"`  // SelectPID
@@ -84,7 +86,7 @@ type Selector struct {
 	Node string       `json:"node,omitempty"` // empty: the only node, else the request is refused
 }
 
-// String is the selector as ParseTarget reads it: pid/123 or exe/usr/bin/caddy. It leaves out the node.
+// String is the selector as ParseTarget reads it: pid/123, exe/usr/bin/caddy or kernel. It leaves out the node.
 func (s Selector) String() string {
 	if s.Kind == SelectPID {
 		return "pid/" + strconv.Itoa(s.PID)

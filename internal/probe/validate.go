@@ -77,10 +77,14 @@ func (s *Selector) Validate() error {
 		if s.PID != 0 {
 			return errors.New("TARGET: names a process number and a path; give one of them")
 		}
+	case SelectKernel:
+		if s.PID != 0 || s.Path != "" {
+			return errors.New("TARGET: names the kernel and a process; give one of them")
+		}
 	case "":
-		return errors.New("TARGET: missing; give pid/N or exe/PATH")
+		return errors.New("TARGET: missing; give pid/N, exe/PATH or kernel")
 	default:
-		return fmt.Errorf("TARGET: unknown kind %.32q; give pid/N or exe/PATH", s.Kind)
+		return fmt.Errorf("TARGET: unknown kind %.32q; give pid/N, exe/PATH or kernel", s.Kind)
 	}
 	if s.Node == "" {
 		return nil

@@ -39,7 +39,7 @@ const (
 var validID = regexp.MustCompile(`^[a-z0-9][a-z0-9._/-]{0,63}$`)
 
 // reserved begin the IDs of the shipped rules and the one of a request.
-var reserved = []string{"names/", "default/", "request"}
+var reserved = []string{"names/", "default/", "kernel/", "request"}
 
 type ruleFile struct {
 	Version int         `yaml:"version"`

@@ -20,6 +20,7 @@ const (
 	RuleDefaultPointer = "default/pointer"  // pointers of which nothing speaks: drop, an address defeats ASLR
 	RuleDefaultScalar  = "default/scalar"   // integers, floats, booleans, lengths of which nothing speaks: keep
 	RuleDefaultOther   = "default/other"    // what cannot be read whole, such as structs: digest, should it ever be
+	RuleKernelAddress  = "kernel/address"   // pointers in the kernel: drop, and nothing lowers it
 	RuleRequest        = "request"          // the requester asked for it
 )
 

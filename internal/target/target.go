@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package target is what a request was resolved to: one live process, one function, the places where a breakpoint is
+// Package target is what a request was resolved to: one live process or the running kernel, one function, the places where a breakpoint is
 // proved safe, and where each requested value is at that very place. A Target is data about bytes that a hostile
 // program may have written: whoever receives one validates it.
 package target
@@ -23,8 +23,11 @@ type Target struct {
 	OtherProcesses int `json:"otherProcesses,omitempty"`
 }
 
-// An Identity is what must not change between analysis and attach.
+// An Identity is what must not change between analysis and attach. Of the kernel, which does not change while anybody looks,
+// it has only Kernel, Comm, Path, BuildID, Language and Arch.
 type Identity struct {
+	// Kernel is the running kernel's release, such as 6.12.48, if the target is the kernel; empty for a process.
+	Kernel     string `json:"kernel,omitempty"`
 	PID        int    `json:"pid"`
 	StartTicks uint64 `json:"startTicks"` // /proc/PID/stat field 22: clock ticks (1/100 s) since boot
 	Comm       string `json:"comm"`
@@ -59,12 +62,14 @@ type Place struct {
 
 // A Site is one address that was proved to be an instruction start where a breakpoint is safe.
 type Site struct {
-	Address        uint64 `json:"address"`          // in the executable's own address space
-	FileOffset     uint64 `json:"fileOffset"`       // where uprobe_multi attaches
-	RuntimeAddress uint64 `json:"runtimeAddress"`   // in the process
-	Bytes          []byte `json:"bytes"`            // the instruction there, the same in file, memory and analysis
-	Where          string `json:"where"`            // "after the stack check", "entry"
-	Return         bool   `json:"return,omitempty"` // a return instruction
+	Address        uint64 `json:"address"`        // in the executable's own address space
+	FileOffset     uint64 `json:"fileOffset"`     // where uprobe_multi attaches
+	RuntimeAddress uint64 `json:"runtimeAddress"` // in the process
+	Bytes          []byte `json:"bytes"`          // the instruction there, the same in file, memory and analysis
+	// Symbol is the function of the kernel at whose entry or return the probe is; then the kernel finds the address, and the fields above are zero.
+	Symbol string `json:"symbol,omitempty"`
+	Where  string `json:"where"`            // "after the stack check", "entry"
+	Return bool   `json:"return,omitempty"` // a return instruction, or the return of the function of the kernel
 }
 
 // Returns is how a call's end is paired with its begin, and what is there then. It is seen at return instructions, never by the kernel's
@@ -121,6 +126,8 @@ type Value struct {
 	Kind      Kind   `json:"kind"`
 	Size      int    `json:"size"` // of a scalar, in bytes: 1, 2, 4 or 8
 	Condition bool   `json:"condition,omitempty"`
+	// BigEndian says of an unsigned number that its first byte in memory is the highest.
+	BigEndian bool `json:"bigEndian,omitempty"`
 
 	// Data is the scalar itself or the pointer to a string's bytes, Length the number of those bytes.
 	// Offset is added to Data before a string is read: char arrays lie inside their struct.
@@ -130,9 +137,24 @@ type Value struct {
 	// Capacity bounds a C char array; 0: none.
 	Capacity int `json:"capacity,omitempty"`
 
+	// User says that all that is read on the way is memory of the process that made the call: a parameter of a kernel function that
+	// points there. Never set in a process's own values, which are all there.
+	User bool `json:"user,omitempty"`
+
 	// Missing says why the value cannot be read at all; empty if it can. Detail explains it to people.
 	Missing string `json:"missing,omitempty"`
 	Detail  string `json:"detail,omitempty"`
+}
+
+// ReadsMemory says whether more than a register is read for the value.
+func (v *Value) ReadsMemory() bool {
+	switch {
+	case v.Missing != "", v.Kind == KindStruct, v.Kind == KindOther:
+		return false
+	case v.Kind == KindString, v.Kind == KindBytes, v.Kind == KindCString:
+		return true
+	}
+	return len(v.Data.Offsets) > 0
 }
 
 // A Location is a register and the pointers to follow from it: value = register >> 8*Shift, then for each offset

@@ -148,3 +148,58 @@ func FuzzTarget(f *testing.F) {
 		}
 	})
 }
+
+// goodKernel is a function of the kernel.
+func goodKernel() *Target {
+	return &Target{
+		Identity: Identity{Kernel: "6.12.48", Comm: "kernel", Path: "the kernel 6.12.48", Language: "c", Arch: "amd64"},
+		Function: Function{Name: "do_sys_openat2", Signature: "int do_sys_openat2(int dfd, const char *filename, struct open_how *how)"},
+		Sites:    []Site{{Symbol: "do_sys_openat2", Where: "entry"}},
+		Values: []Value{
+			{Path: "dfd", Names: []string{"dfd"}, TypeName: "int", Kind: KindInt, Size: 4, Data: Location{Register: 5}},
+			{Path: "filename", Names: []string{"filename"}, TypeName: "const char *", Kind: KindCString, Data: Location{Register: 4}, User: true},
+		},
+	}
+}
+
+func TestValidateKernel(t *testing.T) {
+	if err := goodKernel().Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct {
+		change func(*Target)
+		says   string
+	}{
+		"a process too":             {func(t *Target) { t.Identity.PID = 1 }, "kernel's and a process's"},
+		"a file too":                {func(t *Target) { t.Identity.Inode = 1 }, "kernel's and a process's"},
+		"another architecture":      {func(t *Target) { t.Identity.Arch = "" }, "architecture"},
+		"a release in colour":       {func(t *Target) { t.Identity.Kernel = "\x1b[2J" }, "kernel"},
+		"no site":                   {func(t *Target) { t.Sites = nil }, "0 sites"},
+		"two sites":                 {func(t *Target) { t.Sites = append(t.Sites, t.Sites[0]) }, "2 sites"},
+		"another function's site":   {func(t *Target) { t.Sites[0].Symbol = "commit_creds" }, "is not the function"},
+		"a symbol of the compiler":  {func(t *Target) { t.Sites[0].Symbol, t.Function.Name = "a.isra.0", "a.isra.0" }, "is not the function"},
+		"a symbol with an offset":   {func(t *Target) { t.Sites[0].Symbol, t.Function.Name = "a+4", "a+4" }, "is not the function"},
+		"an address":                {func(t *Target) { t.Sites[0].Address = 0xffffffff81000000 }, "symbol and an address"},
+		"an offset of a file":       {func(t *Target) { t.Sites[0].FileOffset = 1 }, "symbol and an address"},
+		"a function with an extent": {func(t *Target) { t.Function.Size = 1 }, "no address here"},
+		"a goroutine":               {func(t *Target) { t.GoroutineID = &Value{Path: "g", Names: []string{"g"}, Kind: KindUint, Size: 8} }, "goroutine"},
+		"an order of text":          {func(t *Target) { t.Values[1].BigEndian = true }, "order of bytes"},
+		"an unknown register":       {func(t *Target) { t.Values[0].Data.Register = 17 }, "register 17"},
+	} {
+		tgt := goodKernel()
+		c.change(tgt)
+		if err := tgt.Validate(); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: error %v does not say %q", what, err, c.says)
+		}
+	}
+	process := good()
+	process.Values[0].User = true
+	if err := process.Validate(); err == nil {
+		t.Error("a process with memory that is another's")
+	}
+	process = good()
+	process.Sites[0].Symbol = "f"
+	if err := process.Validate(); err == nil {
+		t.Error("a process probed by name")
+	}
+}

@@ -24,6 +24,7 @@ const (
 	maxPID         = 1 << 22 // PID_MAX_LIMIT on 64-bit Linux
 	maxGoidOffset  = 4096    // far more than a runtime.g has
 	maxInstruction = 15      // bytes, on x86-64
+	maxSymbol      = 255     // KSYM_NAME_LEN is 512 with the NUL, 128 before Linux 6.1
 	maxShort       = 256
 	maxLong        = 4096
 )
@@ -38,10 +39,16 @@ func (t *Target) Validate() error {
 	if err := t.Identity.validate(); err != nil {
 		return fmt.Errorf("target's identity: %w", err)
 	}
+	validate := t.validateSites
+	if t.Identity.Kernel != "" {
+		validate = t.validateSymbol
+	} else if err := t.Function.validateRange(); err != nil {
+		return fmt.Errorf("target's function: %w", err)
+	}
 	if err := t.Function.validate(); err != nil {
 		return fmt.Errorf("target's function: %w", err)
 	}
-	if err := t.validateSites(); err != nil {
+	if err := validate(); err != nil {
 		return err
 	}
 	if len(t.Values) > MaxValues {
@@ -51,11 +58,17 @@ func (t *Target) Validate() error {
 		if err := t.Values[i].validate(t.Identity.Arch); err != nil {
 			return fmt.Errorf("target's value %d (%.64q): %w", i, t.Values[i].Path, err)
 		}
+		if t.Values[i].User && t.Identity.Kernel == "" {
+			return fmt.Errorf("target's value %d (%.64q): only the kernel has memory that is not a process's", i, t.Values[i].Path)
+		}
 	}
 	if err := t.validateReturns(); err != nil {
 		return fmt.Errorf("target's returns: %w", err)
 	}
 	if g := t.GoroutineID; g != nil {
+		if t.Identity.Kernel != "" {
+			return errors.New("target's goroutine number: the kernel has none")
+		}
 		if err := g.validate(t.Identity.Arch); err != nil {
 			return fmt.Errorf("target's goroutine number: %w", err)
 		}
@@ -78,6 +91,9 @@ func (t *Target) Validate() error {
 }
 
 func (id *Identity) validate() error {
+	if id.Kernel != "" {
+		return id.validateKernel()
+	}
 	if id.PID <= 0 || id.PID > maxPID {
 		return fmt.Errorf("process number %d", id.PID)
 	}
@@ -93,12 +109,29 @@ func (id *Identity) validate() error {
 	)
 }
 
+func (id *Identity) validateKernel() error {
+	if id.PID != 0 || id.StartTicks != 0 || id.Device != 0 || id.Inode != 0 || id.Size != 0 || id.MtimeNs != 0 {
+		return errors.New("is the kernel's and a process's")
+	}
+	if registers[id.Arch] == 0 {
+		return fmt.Errorf("architecture %.16q: want amd64 or arm64", id.Arch)
+	}
+	return texts(
+		text{"kernel", id.Kernel, maxShort}, text{"command", id.Comm, maxShort}, text{"path", id.Path, maxLong},
+		text{"build ID", id.BuildID, maxShort}, text{"language", id.Language, maxShort},
+	)
+}
+
+func (f *Function) validateRange() error {
+	if f.Size == 0 || f.Address+f.Size < f.Address {
+		return fmt.Errorf("impossible range %#x + %#x", f.Address, f.Size)
+	}
+	return nil
+}
+
 func (f *Function) validate() error {
 	if f.Name == "" {
 		return errors.New("has no name")
-	}
-	if f.Size == 0 || f.Address+f.Size < f.Address {
-		return fmt.Errorf("impossible range %#x + %#x", f.Address, f.Size)
 	}
 	if f.Line < 0 || len(f.InlinedAt) > maxInlined || f.InlinedSum < 0 {
 		return errors.New("impossible line, or too many inlined calls")
@@ -119,6 +152,9 @@ func (t *Target) validateSites() error {
 	for i, s := range t.Sites {
 		if s.Address < t.Function.Address || s.Address-t.Function.Address >= t.Function.Size {
 			return fmt.Errorf("target's site %d: %#x is outside of the function", i, s.Address)
+		}
+		if s.Symbol != "" {
+			return fmt.Errorf("target's site %d: %.64q: only the kernel is probed by name", i, s.Symbol)
 		}
 		if addresses[s.Address] || offsets[s.FileOffset] {
 			return fmt.Errorf("target's site %d: %#x is there twice", i, s.Address)
@@ -154,6 +190,8 @@ func (t *Target) validateReturns() error {
 		return nil
 	case r.By != ByGoroutine && r.By != ByThread:
 		return fmt.Errorf("pairing by %.32q", r.By)
+	case t.Identity.Kernel != "" && (r.By != ByThread || r.GoidOffset != 0):
+		return errors.New("calls of the kernel's are paired by thread")
 	case sites == 0:
 		return errors.New("no site is a return instruction, and nothing else is one")
 	case r.GoidOffset < 0 || r.GoidOffset > maxGoidOffset || len(r.Values) > MaxValues:
@@ -173,6 +211,41 @@ func (t *Target) validateReturns() error {
 	return r.Failed.validate(t.Identity.Arch)
 }
 
+// validateSymbol: a function of the kernel is probed at its entry and at its return, by its name and nothing else.
+func (t *Target) validateSymbol() error {
+	if n := len(t.Sites); n != 1 && (n != 2 || t.Sites[0].Return || !t.Sites[1].Return) {
+		return fmt.Errorf("target has %d sites; the kernel's functions have an entry and a return", n)
+	}
+	if f := &t.Function; f.Address != 0 || f.Size != 0 || len(f.InlinedAt) > 0 {
+		return errors.New("target's function: the kernel's have no address here")
+	}
+	for _, s := range t.Sites {
+		if s.Symbol != t.Function.Name || !isSymbol(s.Symbol) {
+			return fmt.Errorf("target's site: the symbol %.64q is not the function %.64q", s.Symbol, t.Function.Name)
+		}
+		if s.Address != 0 || s.FileOffset != 0 || s.RuntimeAddress != 0 || len(s.Bytes) != 0 {
+			return errors.New("target's site: has a symbol and an address")
+		}
+		if err := texts(text{"place", s.Where, maxShort}); err != nil {
+			return fmt.Errorf("target's site: %w", err)
+		}
+	}
+	return nil
+}
+
+// isSymbol says whether a name is one that the source of a function can have. One with a dot in it was made by the compiler, and
+// its parameters are not those of the source.
+func isSymbol(name string) bool {
+	for i, r := range name {
+		switch {
+		case r == '_', r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', i > 0 && r >= '0' && r <= '9':
+		default:
+			return false
+		}
+	}
+	return name != "" && len(name) <= maxSymbol
+}
+
 func (v *Value) validate(arch string) error {
 	if err := v.validateNames(); err != nil {
 		return err
@@ -183,6 +256,9 @@ func (v *Value) validate(arch string) error {
 	}
 	if v.Offset != int64(int32(v.Offset)) {
 		return fmt.Errorf("offset %d: beyond 32 bits", v.Offset)
+	}
+	if v.BigEndian && v.Kind != KindUint {
+		return fmt.Errorf("a %s has no order of bytes", v.Kind)
 	}
 	if v.Capacity < 0 || v.Capacity > math.MaxInt32 {
 		return fmt.Errorf("capacity %d", v.Capacity)

@@ -27,10 +27,19 @@ type rule struct {
 // libraries are known to few packages each, so that they can be replaced there and nowhere else.
 var libraries = []rule{
 	{
-		what:    "eBPF",
-		imports: []string{"github.com/cilium/ebpf/..."},
+		what: "eBPF",
+		imports: []string{
+			"github.com/cilium/ebpf", "github.com/cilium/ebpf/asm", "github.com/cilium/ebpf/features", "github.com/cilium/ebpf/link",
+			"github.com/cilium/ebpf/perf", "github.com/cilium/ebpf/pin", "github.com/cilium/ebpf/ringbuf", "github.com/cilium/ebpf/rlimit",
+		},
 		by:      []string{"agent/loader", "bpf", "internal/testkit", "test/bench/..."},
 		because: "only the loader touches the kernel; the tests and the bench look at it from outside",
+	},
+	{
+		what:    "the kernel's types",
+		imports: []string{"github.com/cilium/ebpf/btf"},
+		by:      []string{"internal/kbtf", "internal/testkit"},
+		because: "one package says what a kernel function's parameters are; it reads a file and asks the kernel nothing",
 	},
 	{
 		what:    "the OpenTelemetry SDK and its exporters",
@@ -155,6 +164,8 @@ func TestRulesCatchViolations(t *testing.T) {
 	for _, p := range []pkg{
 		{ImportPath: module + "/agent/decode", Imports: []string{"github.com/cilium/ebpf"}},
 		{ImportPath: module + "/agent/decode", Imports: []string{module + "/agent/loader"}},
+		{ImportPath: module + "/agent/resolve", Imports: []string{"github.com/cilium/ebpf/btf"}},
+		{ImportPath: module + "/internal/kbtf", Imports: []string{"github.com/cilium/ebpf/link"}},
 		{ImportPath: module + "/agent/export", Imports: []string{"go.opentelemetry.io/otel/sdk/trace"}},
 		{ImportPath: module + "/agent/session", Imports: []string{"google.golang.org/grpc"}},
 		{ImportPath: module + "/internal/event", Imports: []string{module + "/agent/plan"}},

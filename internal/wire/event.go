@@ -61,6 +61,7 @@ func ToSummary(c event.Counts, endedBy string) *keyholev1.Summary {
 		Throttled:    c.Throttled,
 		OverLimit:    c.OverLimit,
 		Lost:         c.Lost,
+		Missed:       c.Missed,
 		Delivered:    c.Delivered,
 		LostToClient: c.LostToClient,
 		CountsFinal:  c.Final,

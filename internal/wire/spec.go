@@ -109,6 +109,8 @@ func ToSelector(s probe.Selector) *keyholev1.Selector {
 		m.Target = &keyholev1.Selector_Pid{Pid: int32(s.PID)}
 	case probe.SelectExe:
 		m.Target = &keyholev1.Selector_Exe{Exe: s.Path}
+	case probe.SelectKernel:
+		m.Target = &keyholev1.Selector_Kernel{Kernel: true}
 	}
 	return m
 }
@@ -119,6 +121,10 @@ func selector(m *keyholev1.Selector) (probe.Selector, error) {
 		return probe.Selector{Kind: probe.SelectPID, PID: int(t.Pid), Node: m.GetNode()}, nil
 	case *keyholev1.Selector_Exe:
 		return probe.Selector{Kind: probe.SelectExe, Path: t.Exe, Node: m.GetNode()}, nil
+	case *keyholev1.Selector_Kernel:
+		if t.Kernel {
+			return probe.Selector{Kind: probe.SelectKernel, Node: m.GetNode()}, nil
+		}
 	}
 	return probe.Selector{}, invalid(errors.New("no target: name one, as in pid/4711 or exe/usr/bin/nginx"))
 }

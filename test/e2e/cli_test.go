@@ -15,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/keyhole-dev/keyhole/agent/loader"
 	"github.com/keyhole-dev/keyhole/internal/testkit/devtest"
 )
 
@@ -25,7 +26,7 @@ import (
 //	vault LINE                 says something to the vault and waits for its answer
 //	attached                   waits until a session is attached, and puts its ID into $SESSION
 //
-// and the variables TARGET (the vault), DEV (the directory of keyhole dev) and ADDRESS.
+// the condition kprobes, which is whether this kernel's functions can be probed, and the variables TARGET (the vault), DEV (the directory of keyhole dev) and ADDRESS.
 func TestCommands(t *testing.T) {
 	scripts, err := filepath.Glob("testdata/cli/*.txtar")
 	if err != nil || len(scripts) == 0 {
@@ -46,6 +47,12 @@ func TestCommands(t *testing.T) {
 					e.Setenv("DEV", d.Dir)
 					e.Setenv("ADDRESS", d.Address)
 					return nil
+				},
+				Condition: func(name string) (bool, error) {
+					if name != "kprobes" {
+						return false, fmt.Errorf("no condition %s", name)
+					}
+					return loader.KernelSupported() == nil, nil
 				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"status": exits,

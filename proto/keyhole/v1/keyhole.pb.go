@@ -217,6 +217,7 @@ type Selector struct {
 	//
 	//	*Selector_Pid
 	//	*Selector_Exe
+	//	*Selector_Kernel
 	Target        isSelector_Target `protobuf_oneof:"target"`
 	Node          string            `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -278,6 +279,15 @@ func (x *Selector) GetExe() string {
 	return ""
 }
 
+func (x *Selector) GetKernel() bool {
+	if x != nil {
+		if x, ok := x.Target.(*Selector_Kernel); ok {
+			return x.Kernel
+		}
+	}
+	return false
+}
+
 func (x *Selector) GetNode() string {
 	if x != nil {
 		return x.Node
@@ -297,9 +307,15 @@ type Selector_Exe struct {
 	Exe string `protobuf:"bytes,2,opt,name=exe,proto3,oneof"`
 }
 
+type Selector_Kernel struct {
+	Kernel bool `protobuf:"varint,4,opt,name=kernel,proto3,oneof"`
+}
+
 func (*Selector_Pid) isSelector_Target() {}
 
 func (*Selector_Exe) isSelector_Target() {}
+
+func (*Selector_Kernel) isSelector_Target() {}
 
 // Redaction asks for one path to be treated more strictly than policy does.
 type Redaction struct {
@@ -4496,10 +4512,11 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"slowerThan\x120\n" +
 	"\x06errors\x18\n" +
 	" \x01(\tB\x18\xbaH\x15r\x13R\x00R\x06errorsR\anonzeroR\x06errors\x12?\n" +
-	"\taggregate\x18\v \x01(\tB!\xbaH\x1er\x1cR\x00R\x05countR\x06groupsR\thistogramR\taggregate\"w\n" +
+	"\taggregate\x18\v \x01(\tB!\xbaH\x1er\x1cR\x00R\x05countR\x06groupsR\thistogramR\taggregate\"\x9a\x01\n" +
 	"\bSelector\x12\x1b\n" +
 	"\x03pid\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00H\x00R\x03pid\x12\x1f\n" +
-	"\x03exe\x18\x02 \x01(\tB\v\xbaH\br\x06(\x80 :\x01/H\x00R\x03exe\x12\x1c\n" +
+	"\x03exe\x18\x02 \x01(\tB\v\xbaH\br\x06(\x80 :\x01/H\x00R\x03exe\x12!\n" +
+	"\x06kernel\x18\x04 \x01(\bB\a\xbaH\x04j\x02\b\x01H\x00R\x06kernel\x12\x1c\n" +
 	"\x04node\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\xfd\x01R\x04nodeB\x0f\n" +
 	"\x06target\x12\x05\xbaH\x02\b\x01\"N\n" +
 	"\tRedaction\x12\x1e\n" +
@@ -5066,6 +5083,7 @@ func file_keyhole_v1_keyhole_proto_init() {
 	file_keyhole_v1_keyhole_proto_msgTypes[1].OneofWrappers = []any{
 		(*Selector_Pid)(nil),
 		(*Selector_Exe)(nil),
+		(*Selector_Kernel)(nil),
 	}
 	file_keyhole_v1_keyhole_proto_msgTypes[11].OneofWrappers = []any{}
 	file_keyhole_v1_keyhole_proto_msgTypes[19].OneofWrappers = []any{

@@ -16,10 +16,13 @@ import (
 // Explain says what a session would do: where it attaches, what it reads from where, what leaves the kernel as what and
 // why, under which limits.
 func Explain(e *keyholev1.ExplainResponse) []table.Line {
+	what := fmt.Sprintf("  %s, %s · build %s · %s on %s · ", e.GetLanguage(), e.GetArch(), build(e.GetBuildId()), e.GetProcess(), e.GetNode())
+	if ofKernel(e) {
+		what = fmt.Sprintf("  %s, %s · every process on %s · ", e.GetExecutable(), e.GetArch(), e.GetNode())
+	}
 	lines := []table.Line{
 		line(bold(signature(e)), "   ", dim(place(e.GetFile(), e.GetLine()))),
-		line(fmt.Sprintf("  %s, %s · build %s · %s on %s · ", e.GetLanguage(), e.GetArch(), build(e.GetBuildId()), e.GetProcess(), e.GetNode()),
-			bold("nothing is attached by this command")),
+		line(what, bold("nothing is attached by this command")),
 		nil,
 	}
 	lines = append(lines, where(e)...)
@@ -42,6 +45,11 @@ func section(heading string, i int, text string, note ...string) table.Line {
 		heading = ""
 	}
 	return line(bold(fmt.Sprintf("%-10s ", heading)), text, dim(strings.Join(note, "")))
+}
+
+// ofKernel says whether the target is no process: then no site has an address.
+func ofKernel(e *keyholev1.ExplainResponse) bool {
+	return len(e.GetSites()) > 0 && e.GetSites()[0].GetAddress() == 0
 }
 
 func signature(e *keyholev1.ExplainResponse) string {
@@ -74,6 +82,9 @@ func build(id string) string {
 
 func where(e *keyholev1.ExplainResponse) []table.Line {
 	lines := []table.Line{section("WHERE", 0, e.GetFunction(), "  in "+e.GetExecutable())}
+	if ofKernel(e) {
+		return append(lines, line("  entry  by its name: the kernel finds the address, and refuses what it cannot probe safely"))
+	}
 	var rows [][]table.Span
 	for _, s := range e.GetSites() {
 		side := "  entry  "

@@ -82,6 +82,9 @@ func process(s *keyholev1.Session) string {
 	if exe := s.GetSpec().GetTarget().GetExe(); exe != "" {
 		return "exe" + exe
 	}
+	if s.GetSpec().GetTarget().GetKernel() {
+		return "kernel"
+	}
 	return fmt.Sprintf("pid/%d", s.GetSpec().GetTarget().GetPid())
 }
 

@@ -22,6 +22,8 @@ const (
 	// rateWindow is over how long the present rate is taken.
 	rateWindow = 3 * time.Second
 	timeFormat = "15:04:05.000"
+	// widestProcess is the longest process: 15 bytes of name and a number of 7 digits.
+	widestProcess = 15 + len("[4194304]")
 )
 
 // A Trace is what is shown of one session while it goes on: two lines that say what is attached where, a row for each
@@ -36,6 +38,7 @@ type Trace struct {
 	names    []string // of the values; none: the goroutine is shown
 	results  int      // how many of them, the last ones, are results
 	calls    bool     // with their returns: how long each took is shown
+	kernel   bool     // each call may be another process's, which is shown
 	shown    uint64
 	spans    uint64
 	quiet    bool // it was said that nothing came
@@ -106,6 +109,9 @@ func (t *Trace) layout(fields []*keyholev1.Field) {
 	if t.calls = isOfCalls(t.session.GetSpec()); t.calls {
 		columns = append(columns, table.Column{Title: "TOOK", Right: true, Min: len("1,000 ms")})
 	}
+	if t.kernel = t.session.GetSpec().GetTarget().GetKernel(); t.kernel {
+		columns = append(columns, table.Column{Title: "PROCESS", Min: widestProcess, Max: widestProcess})
+	}
 	for _, f := range fields {
 		if f.GetResult() {
 			t.results++
@@ -113,7 +119,7 @@ func (t *Trace) layout(fields []*keyholev1.Field) {
 		t.names = append(t.names, f.GetPath())
 		columns = append(columns, column(f))
 	}
-	if len(fields) == 0 {
+	if len(fields) == 0 && !t.kernel {
 		columns = append(columns, table.Column{Title: "GOROUTINE", Right: true})
 	}
 	if t.width > 0 {
@@ -170,18 +176,26 @@ func (t *Trace) Event(e *keyholev1.Event, now time.Time) []table.Line {
 	t.quiet = true // whoever has seen one knows that the function is called
 	t.rows = addSample(t.rows, now, t.shown)
 	var lines []table.Line
+	process := fmt.Sprintf("%s[%d]", e.GetProcess().GetComm(), e.GetProcess().GetPid())
 	if t.columns == nil { // it comes before the word that the session is attached
-		lines = t.begin(fieldsOf(e), e.GetFunction(), fmt.Sprintf("%s[%d]", e.GetProcess().GetComm(), e.GetProcess().GetPid()), now)
+		about := process
+		if t.session.GetSpec().GetTarget().GetKernel() {
+			about = "kernel"
+		}
+		lines = t.begin(fieldsOf(e), e.GetFunction(), about, now)
 	}
 	cells := make([]table.Span, 0, len(t.names)+3)
 	cells = append(cells, dim(e.GetTime().AsTime().Local().Format(timeFormat)))
 	if t.calls {
 		cells = append(cells, took(e))
 	}
+	if t.kernel {
+		cells = append(cells, table.Text(process))
+	}
 	arguments := len(t.names) - t.results
 	cells = append(cells, valueCells(t.names[:arguments], e.GetArguments())...)
 	cells = append(cells, valueCells(t.names[arguments:], e.GetResults())...)
-	if len(t.names) == 0 {
+	if len(t.names) == 0 && !t.kernel {
 		cells = append(cells, table.Text(strconv.FormatUint(e.GetGoroutineId(), 10)))
 	}
 	return append(lines, t.columns.Row(cells))
@@ -293,7 +307,7 @@ func (t *Trace) Quiet(now time.Time) []table.Line {
 	after := fmt.Sprintf(" in %d s", quietTime/time.Second)
 	if s.GetHits() == 0 {
 		return []table.Line{
-			line(warn(fmt.Sprintf("0 calls%s: %s is attached, and %s did not call it.", after, t.session.GetFunction(), t.session.GetProcess()))),
+			line(warn(fmt.Sprintf("0 calls%s: %s is attached, and %s.", after, t.session.GetFunction(), t.uncalled()))),
 			line(dim("  keyhole explain, with the same flags, says where its code was inlined; keyhole functions lists what else there is")),
 		}
 	}
@@ -307,6 +321,14 @@ func (t *Trace) Quiet(now time.Time) []table.Line {
 		why = "--rate left them out"
 	}
 	return []table.Line{line(warn(fmt.Sprintf("%s calls%s, none shown: %s.", number(s.GetHits()), after, why)))}
+}
+
+// uncalled says who made no call.
+func (t *Trace) uncalled() string {
+	if t.kernel {
+		return "no process made the kernel call it"
+	}
+	return t.session.GetProcess() + " did not call it"
 }
 
 // left is the time until the deadline by this end's clock: the node's may show another time of day.

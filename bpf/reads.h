@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * How the ops read memory. A program for processes reads theirs. A program for the kernel reads the kernel's own, except
+ * where an op says that its address is one that a process gave: followed as the kernel's, it would be that process's choice
+ * what is read.
+ */
+#ifndef KH_READS_H
+#define KH_READS_H
+
+#include "tables.h"
+
+#ifdef KH_KERNEL_MEMORY
+
+static __always_inline long kh_read(const volatile struct kh_op *op, void *to, __u32 n, __u64 from)
+{
+	if (op->user)
+		return bpf_probe_read_user(to, n, (const void *)from);
+	return bpf_probe_read_kernel(to, n, (const void *)from);
+}
+
+static __always_inline long kh_read_str(const volatile struct kh_op *op, void *to, __u32 n, __u64 from)
+{
+	if (op->user)
+		return bpf_probe_read_user_str(to, n, (const void *)from);
+	return bpf_probe_read_kernel_str(to, n, (const void *)from);
+}
+
+#else
+
+static __always_inline long kh_read([[maybe_unused]] const volatile struct kh_op *op, void *to, __u32 n, __u64 from)
+{
+	return bpf_probe_read_user(to, n, (const void *)from);
+}
+
+static __always_inline long kh_read_str([[maybe_unused]] const volatile struct kh_op *op, void *to, __u32 n, __u64 from)
+{
+	return bpf_probe_read_user_str(to, n, (const void *)from);
+}
+
+#endif
+
+#endif
