@@ -27,6 +27,8 @@ type Config struct {
 	Ceiling      string `json:"ceiling,omitempty"` // file with the node's own limits; empty: the built-in ceiling
 	// RingBytes is the size of a session's ring buffer, a power of two of at least a page; 0: the default.
 	RingBytes int `json:"ringBytes,omitempty"`
+	// PerfEvents takes kernels without uprobe_multi links (Linux 6.1 to 6.5): probes are perf events there.
+	PerfEvents bool `json:"perfEvents,omitempty"`
 }
 
 // version is what `keyhole nodes` and the telemetry say of this program.
@@ -70,14 +72,15 @@ func (c *Config) Options() (privsep.Options, error) {
 	}
 	readable := append([]string{c.CA, c.Cert, c.Key, c.GrantKeys, c.LogKey, c.Ceiling}, telemetry.Files()...)
 	return privsep.Options{
-		AgentArgs: []string{string(args)},
-		StateDir:  c.StateDir,
-		ReadOnly:  slices.DeleteFunc(readable, func(path string) bool { return path == "" }),
-		Node:      c.Node,
-		GrantKeys: c.GrantKeys,
-		LogKey:    c.LogKey,
-		Ceiling:   c.Ceiling,
-		RingBytes: c.RingBytes,
+		AgentArgs:  []string{string(args)},
+		StateDir:   c.StateDir,
+		ReadOnly:   slices.DeleteFunc(readable, func(path string) bool { return path == "" }),
+		Node:       c.Node,
+		GrantKeys:  c.GrantKeys,
+		LogKey:     c.LogKey,
+		Ceiling:    c.Ceiling,
+		RingBytes:  c.RingBytes,
+		PerfEvents: c.PerfEvents,
 	}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -13,36 +14,28 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keyhole-dev/keyhole/internal/probe"
+	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
 // An Attachment is a program on its sites.
 type Attachment struct {
 	program *Program
-	link    link.Link
-	returns link.Link // nil: nothing looks at returns
+	links   []link.Link // of entries first
 	// CountsMissed says that the kernel counts the calls at which it could not run the program.
 	CountsMissed bool
 	// AttachTime is how long attaching took.
 	AttachTime time.Duration
 }
 
-// Attach puts the program on the plan's sites in the one process that the plan names, and only there: one link, and one more for
-// returns, with the kernel's PID filter and the site's index as cookie. The executable is the open file that was analysed: the
-// kernel is given its descriptor's path, so that no path is looked up a second time, and offsets in the file, so that neither
-// this package nor the library under it parses a byte of it. A plan for the kernel needs no file.
+// Attach puts the program on the plan's sites in the one process that the plan names, and only there, with the site's index as cookie.
+// The executable is the open file that was analysed: the kernel is given its descriptor's path, so that no path is looked up a second
+// time, and offsets in the file, so that neither this package nor the library under it parses a byte of it. A plan for the kernel needs
+// no file.
 func (l *Program) Attach(exe *os.File) (*Attachment, error) {
 	if l.plan.Identity.Kernel != "" {
 		return l.attachKernel()
 	}
-	var entries, returns places
-	for i, s := range l.plan.Sites {
-		if s.Return {
-			returns.add(s.FileOffset, i)
-		} else {
-			entries.add(s.FileOffset, i)
-		}
-	}
-	return l.attach(exe, l.plan.Identity.PID, entries, returns, false)
+	return l.attach(exe, l.plan.Identity.PID, placesOf(l.plan.Sites), false)
 }
 
 // AttachTo is Attach at other places and in another process than the plan's, where the program will find itself out of scope and
@@ -51,80 +44,142 @@ func (l *Program) Attach(exe *os.File) (*Attachment, error) {
 func (l *Program) AttachTo(exe *os.File, pid int, offsets []uint64, returns bool) (*Attachment, error) {
 	var at places
 	for i, offset := range offsets {
-		at.add(offset, i)
+		at.add(offset, i, returns)
 	}
-	if returns {
-		return l.attach(exe, pid, places{}, at, true)
+	return l.attach(exe, pid, at, returns)
+}
+
+// attach puts the program on places. Returns are return instructions or, if they are the kernel's to find, the entries of the functions
+// that return.
+func (l *Program) attach(exe *os.File, pid int, at places, kernels bool) (*Attachment, error) {
+	start := time.Now()
+	links, err := at.attach(exe, pid, l.objects.atEntry, l.objects.atReturn, kernels)
+	if err != nil {
+		return nil, fmt.Errorf("attach probe: %w", err)
 	}
-	return l.attach(exe, pid, at, places{}, false)
+	return &Attachment{program: l, links: links, AttachTime: time.Since(start)}, nil
 }
 
 // places are offsets in the executable, each with the index of its site.
 type places struct {
-	offsets, cookies []uint64
+	entries, returns []place
 }
 
-func (p *places) add(offset uint64, site int) {
-	p.offsets, p.cookies = append(p.offsets, offset), append(p.cookies, uint64(site))
+type place struct {
+	offset, cookie uint64
 }
 
-// attach puts the program on entries and on returns. Those are return instructions or, if they are the kernel's to find, the entries of
-// the functions that return.
-func (l *Program) attach(exe *os.File, pid int, entries, returns places, kernels bool) (_ *Attachment, err error) {
-	start := time.Now()
+func placesOf(sites []target.Site) (at places) {
+	for i, s := range sites {
+		at.add(s.FileOffset, i, s.Return)
+	}
+	return at
+}
+
+func (p *places) add(offset uint64, site int, isReturn bool) {
+	if isReturn {
+		p.returns = append(p.returns, place{offset, uint64(site)})
+	} else {
+		p.entries = append(p.entries, place{offset, uint64(site)})
+	}
+}
+
+// attach attaches to all places or to none.
+func (p *places) attach(exe *os.File, pid int, atEntry, atReturn *ebpf.Program, kernels bool) (_ []link.Link, err error) {
 	if pid <= 0 { // the kernel would take 0 for every process
-		return nil, errors.New("attach probe: no process named")
+		return nil, errors.New("no process named")
+	}
+	for _, at := range slices.Concat(p.entries, p.returns) {
+		if at.offset == 0 { // the library would look for a symbol instead
+			return nil, fmt.Errorf("site %d is at offset 0 of the file, where its header is", at.cookie)
+		}
 	}
 	x, err := link.OpenExecutable(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()))
 	if err != nil {
-		return nil, fmt.Errorf("attach probe: %w", err)
+		return nil, err
 	}
-	a := &Attachment{program: l}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("attach probe: %w", errors.Join(err, a.Close()))
-		}
-	}()
-	if len(returns.offsets) > 0 { // first: a call that was let in should find its return
-		attach := x.UprobeMulti
-		if kernels {
-			attach = x.UretprobeMulti
-		}
-		if a.returns, err = returns.attach(attach, l.objects.atReturn, pid); err != nil {
-			return nil, err
-		}
+	// Returns first: a call that was let in should find its own.
+	returns, err := p.attachSome(x, pid, p.returns, atReturn, kernels)
+	if err != nil {
+		return nil, err
 	}
-	if len(entries.offsets) > 0 {
-		if a.link, err = entries.attach(x.UprobeMulti, l.objects.atEntry, pid); err != nil {
-			return nil, err
-		}
+	entries, err := p.attachSome(x, pid, p.entries, atEntry, false)
+	if err != nil {
+		return nil, errors.Join(err, closeLinks(returns))
 	}
-	a.AttachTime = time.Since(start)
-	return a, nil
+	return append(entries, returns...), nil
 }
 
-func (p *places) attach(
-	attach func([]string, *ebpf.Program, *link.UprobeMultiOptions) (link.Link, error), program *ebpf.Program, pid int,
-) (link.Link, error) {
-	for i, offset := range p.offsets {
-		if offset == 0 { // the library would look for a symbol instead
-			return nil, fmt.Errorf("site %d is at offset 0 of the file, where its header is", p.cookies[i])
+// attachSome makes one link with the kernel's PID filter or, where it has no such links, a perf event of the process for each place.
+func (p *places) attachSome(x *link.Executable, pid int, list []place, program *ebpf.Program, kernels bool) (_ []link.Link, err error) {
+	var links []link.Link
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeLinks(links))
 		}
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			err = fmt.Errorf("no process %d any more: %w", pid, err)
+		}
+	}()
+	if len(list) == 0 {
+		return nil, nil
 	}
-	k, err := attach(nil, program, &link.UprobeMultiOptions{Addresses: p.offsets, Cookies: p.cookies, PID: uint32(pid)})
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("no process %d any more: %w", pid, err)
+	if !hasUprobeMulti() {
+		attach := x.Uprobe
+		if kernels {
+			attach = x.Uretprobe
+		}
+		for _, at := range list {
+			k, err := attach("keyhole", program, &link.UprobeOptions{Address: at.offset, Cookie: at.cookie, PID: pid})
+			if err != nil {
+				return nil, perfError(err)
+			}
+			links = append(links, k)
+		}
+		return links, nil
 	}
-	return k, err
+	attach := x.UprobeMulti
+	if kernels {
+		attach = x.UretprobeMulti
+	}
+	options := link.UprobeMultiOptions{PID: uint32(pid)}
+	for _, at := range list {
+		options.Addresses, options.Cookies = append(options.Addresses, at.offset), append(options.Cookies, at.cookie)
+	}
+	k, err := attach(nil, program, &options)
+	if err != nil {
+		return nil, err
+	}
+	return []link.Link{k}, nil
+}
+
+func closeLinks(links []link.Link) error {
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// perfError says of an attach by a perf event that was forbidden what forbade it.
+func perfError(err error) error {
+	switch {
+	case errors.Is(err, os.ErrPermission) && paranoid():
+		return fmt.Errorf("kernel.perf_event_paranoid is above 2, where this kernel lets nobody but CAP_SYS_ADMIN open perf events: set it to 2, "+
+			"or take a kernel with uprobe_multi links (Linux 6.6): %w", err)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("the kernel forbids it (a lockdown, or a security module): %w", err)
+	}
+	return err
 }
 
 // Files are the descriptors that a reader needs, and no more: neither the program nor the tables with the key, nor the
-// scratch. They are closed on exec unless the caller says otherwise. The probe stays attached as long as Link, or the
-// attachment it was made from, is open anywhere.
+// scratch. They are closed on exec unless the caller says otherwise. The probe stays attached as long as one of
+// Links, or the attachment they were made from, is open anywhere.
 type Files struct {
-	Ring, Counts, Control, Link *os.File
-	Returns                     *os.File // the link of the returns; nil: nothing looks at them
-	Counted                     *os.File // groups or histogram; nil if the plan counts in neither
+	Ring, Counts, Control *os.File
+	Counted               *os.File   // groups or histogram; nil if the plan counts in neither
+	Links                 []*os.File // of entries first
 }
 
 // Files duplicates the attachment's descriptors.
@@ -144,11 +199,6 @@ func (a *Attachment) Files() (_ *Files, err error) {
 	if f.Control, err = duplicateMap(a.program.objects.KhControl); err != nil {
 		return nil, err
 	}
-	if a.returns != nil {
-		if f.Returns, err = duplicateLink(a.returns); err != nil {
-			return nil, err
-		}
-	}
 	switch a.program.plan.Aggregate {
 	case probe.AggregateGroups:
 		f.Counted, err = duplicateMap(a.program.objects.KhGroups)
@@ -158,8 +208,12 @@ func (a *Attachment) Files() (_ *Files, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.Link, err = duplicateLink(a.link); err != nil {
-		return nil, err
+	for _, l := range a.links {
+		file, err := duplicateLink(l)
+		if err != nil {
+			return nil, err
+		}
+		f.Links = append(f.Links, file)
 	}
 	return f, nil
 }
@@ -167,7 +221,7 @@ func (a *Attachment) Files() (_ *Files, err error) {
 // Close closes those that are open.
 func (f *Files) Close() error {
 	var errs []error
-	for _, file := range []*os.File{f.Link, f.Returns, f.Control, f.Counts, f.Ring, f.Counted} {
+	for _, file := range append(f.Links, f.Control, f.Counts, f.Ring, f.Counted) {
 		if file != nil {
 			errs = append(errs, file.Close())
 		}
@@ -197,12 +251,4 @@ func duplicate(fd int, name string) (*os.File, error) {
 }
 
 // Close closes this end of the links. The probe is detached when no duplicate of them is left.
-func (a *Attachment) Close() error {
-	var errs []error
-	for _, l := range []link.Link{a.link, a.returns} {
-		if l != nil {
-			errs = append(errs, l.Close())
-		}
-	}
-	return errors.Join(errs...)
-}
+func (a *Attachment) Close() error { return closeLinks(a.links) }

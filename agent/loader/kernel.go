@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -51,6 +53,12 @@ func lockedDown() bool {
 	return err == nil && strings.Contains(string(modes), "[confidentiality]")
 }
 
+// HasUprobeMulti says whether the kernel has the links that need no perf event for each place (Linux 6.6). It needs the capabilities BPF
+// and PERFMON.
+func HasUprobeMulti() bool { return hasUprobeMulti() }
+
+var hasUprobeMulti = sync.OnceValue(func() bool { return features.HaveBPFLinkUprobeMulti() == nil })
+
 // hasKprobeMulti says whether the kernel has the links that need no perf event, and so not its administrator's leave.
 func hasKprobeMulti() bool { return features.HaveBPFLinkKprobeMulti() == nil }
 
@@ -78,14 +86,16 @@ func (l *Program) attachKernel() (_ *Attachment, err error) {
 		}
 	}()
 	for i := len(l.plan.Sites) - 1; i >= 0; i-- { // the return first: a call that was let in should find it
+		var k link.Link
 		if s := &l.plan.Sites[i]; s.Return {
-			a.returns, err = kprobe(l.objects.atReturn, s.Symbol, uint64(i), link.KretprobeMulti, link.Kretprobe)
+			k, err = kprobe(l.objects.atReturn, s.Symbol, uint64(i), link.KretprobeMulti, link.Kretprobe)
 		} else {
-			a.link, err = kprobe(l.objects.atEntry, s.Symbol, uint64(i), link.KprobeMulti, link.Kprobe)
+			k, err = kprobe(l.objects.atEntry, s.Symbol, uint64(i), link.KprobeMulti, link.Kprobe)
 		}
 		if err != nil {
 			return nil, err
 		}
+		a.links = slices.Insert(a.links, 0, k)
 	}
 	a.AttachTime = time.Since(start)
 	return a, nil

@@ -165,7 +165,7 @@ func TestShapes(t *testing.T) {
 
 func TestSupported(t *testing.T) {
 	startHot(t)
-	if err := Supported(); err != nil {
+	if err := Supported(false); err != nil {
 		t.Error(err)
 	}
 	if !strings.HasPrefix(ProgramDigest(), "sha256:") || len(ProgramDigest()) != 7+64 {
@@ -177,7 +177,7 @@ func TestSupported(t *testing.T) {
 func TestSupportedWithoutPrivilege(t *testing.T) {
 	const nobody = 65534
 	if os.Geteuid() == nobody {
-		err := Supported()
+		err := Supported(false)
 		if err == nil || !strings.Contains(err.Error(), "capabilities BPF and PERFMON") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%v", err)
 		}

@@ -34,6 +34,8 @@ type Options struct {
 	DeadlineNs uint64
 	// LeaveOut is the process that with all that it started is no hit of a probe of the kernel: the monitor.
 	LeaveOut int
+	// PerfEvents lets a probe be attached by perf events, one for each site, where the kernel has no uprobe_multi links.
+	PerfEvents bool
 	// RingBytes is the size of the ring buffer: a power of two, at least a page. 0 means DefaultRingBytes.
 	RingBytes int
 	// CountFirst makes the program count hits and read nothing until Reader.Admit. Such hits are throttled.
@@ -131,21 +133,32 @@ func (o *objects) Close() error {
 }
 
 // specOf is the object that a plan is loaded with.
-func specOf(p *plan.Plan) (*ebpf.CollectionSpec, error) {
-	if p.Identity.Kernel == "" {
-		return bpf.LoadUprobe()
+func specOf(p *plan.Plan, perfEvents bool) (*ebpf.CollectionSpec, error) {
+	load, attachType := bpf.LoadUprobe, ebpf.AttachNone
+	switch {
+	case p.Identity.Kernel != "":
+		load = bpf.LoadKprobe
+		if hasKprobeMulti() {
+			attachType = ebpf.AttachTraceKprobeMulti
+		}
+	case hasUprobeMulti():
+		attachType = ebpf.AttachTraceUprobeMulti
+	case !perfEvents:
+		return nil, errNoUprobeMulti
 	}
-	spec, err := bpf.LoadKprobe()
-	if err == nil && hasKprobeMulti() {
-		for _, p := range spec.Programs {
-			p.AttachType = ebpf.AttachTraceKprobeMulti
+	spec, err := load()
+	if err == nil {
+		for _, program := range spec.Programs {
+			program.AttachType = attachType
 		}
 	}
 	return spec, err
 }
 
+var errNoUprobeMulti = errors.New("the kernel has no uprobe_multi links (Linux 6.6); started with --perf-events, the agent takes perf events in their place")
+
 func load(p *plan.Plan, o Options) (*objects, error) {
-	spec, err := specOf(p)
+	spec, err := specOf(p, o.PerfEvents)
 	if err != nil {
 		return nil, err
 	}

@@ -93,7 +93,7 @@ func attachPlan(t testing.TB, p *hot.Process, compiled *plan.Plan, r request) *s
 		r.lifetime = 10 * time.Minute
 	}
 	deadline := BootNow() + uint64(r.lifetime)
-	program, err := Load(compiled, Options{LatestDeadlineNs: deadline, DeadlineNs: deadline, RingBytes: r.ring, CountFirst: r.countFirst})
+	program, err := Load(compiled, Options{LatestDeadlineNs: deadline, DeadlineNs: deadline, RingBytes: r.ring, CountFirst: r.countFirst, PerfEvents: true})
 	if err != nil {
 		var refused *VerifierError
 		if errors.As(err, &refused) {

@@ -35,9 +35,8 @@ type Reader struct {
 	ringMap *ebpf.Map
 	counts  *ebpf.Map
 	control *ebpf.Map
-	counted *ebpf.Map // nil: the plan counts in no groups and in no histogram
-	link    *os.File
-	returns *os.File    // nil: nothing looks at returns
+	counted *ebpf.Map   // nil: the plan counts in no groups and in no histogram
+	links   []*os.File  // of entries first; none: it is detached
 	gone    atomic.Bool // the links are closed
 	record  ringbuf.Record
 
@@ -51,11 +50,11 @@ type Reader struct {
 
 // OpenReader takes over the files, also when it fails.
 func OpenReader(f *Files) (_ *Reader, err error) {
-	if f.Ring == nil || f.Counts == nil || f.Control == nil || f.Link == nil {
+	if f.Ring == nil || f.Counts == nil || f.Control == nil || len(f.Links) == 0 {
 		return nil, errors.Join(errors.New("open reader: a file is missing"), f.Close())
 	}
-	r := &Reader{link: f.Link, returns: f.Returns}
-	f.Link, f.Returns = nil, nil
+	r := &Reader{links: f.Links}
+	f.Links = nil
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("open reader: %w", errors.Join(err, f.Close(), r.Close()))
@@ -188,15 +187,13 @@ func (r *Reader) Counts() (event.Counts, error) {
 // is over when it returns: the kernel waits for both (bpf_link_put_direct, Linux 6.5). Records may still wait in the ring.
 func (r *Reader) Detach() error {
 	var errs []error
-	if r.CountsMissed && r.link != nil {
+	if r.CountsMissed && len(r.links) > 0 {
 		errs = append(errs, r.askMissed()) // while there is one to ask
 	}
-	for _, link := range []**os.File{&r.link, &r.returns} {
-		if *link != nil {
-			errs = append(errs, (*link).Close())
-			*link = nil
-		}
+	for _, link := range r.links {
+		errs = append(errs, link.Close())
 	}
+	r.links = nil
 	r.gone.Store(true)
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("detach: %w", err)
@@ -206,7 +203,7 @@ func (r *Reader) Detach() error {
 
 // askMissed reads from the link of a kprobe how often the kernel could not run it, such as inside of another probe.
 func (r *Reader) askMissed() error {
-	fd, err := unix.FcntlInt(r.link.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := unix.FcntlInt(r.links[0].Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("duplicate link: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
@@ -16,22 +17,22 @@ import (
 
 // Supported says in one sentence what this process or its kernel lacks to load a probe; nil if nothing. It finds out by
 // loading the real object, with an empty plan, and only then looks for the reason: what a version number promises and
-// what a load answers differ.
-func Supported() error {
+// what a load answers differ. With perfEvents the kernel needs no uprobe_multi links.
+func Supported(perfEvents bool) error {
 	nothing := &plan.Plan{}
 	nothing.Identity.PID = os.Getpid()
-	loaded, err := load(nothing, Options{LatestDeadlineNs: 1, RingBytes: os.Getpagesize()})
+	loaded, err := load(nothing, Options{LatestDeadlineNs: 1, RingBytes: os.Getpagesize(), PerfEvents: perfEvents})
 	if err == nil {
 		return loaded.Close()
 	}
-	if reason := lacking(); reason != "" {
+	if reason := lacking(perfEvents); reason != "" {
 		return fmt.Errorf("no probe can be loaded here: %s", reason)
 	}
 	return fmt.Errorf("no probe can be loaded here: %w", err)
 }
 
 // lacking names the first thing that is missing, in the order in which a load needs them.
-func lacking() string {
+func lacking(perfEvents bool) string {
 	var status unix.CapUserHeader
 	status.Version = unix.LINUX_CAPABILITY_VERSION_3
 	var caps [2]unix.CapUserData
@@ -49,11 +50,14 @@ func lacking() string {
 		what  string
 	}{
 		{func() error { return features.HaveMapType(ebpf.RingBuf) }, "the kernel has no eBPF ring buffer (Linux 5.8)"},
-		{features.HaveBPFLinkUprobeMulti, "the kernel has no uprobe_multi links (Linux 6.6)"},
+		{func() error { return features.HaveProgramHelper(ebpf.Kprobe, asm.FnLoop) }, "the kernel has no bpf_loop (Linux 5.17)"},
 	} {
 		if errors.Is(f.probe(), ebpf.ErrNotSupported) {
 			return f.what
 		}
+	}
+	if !perfEvents && !hasUprobeMulti() {
+		return errNoUprobeMulti.Error()
 	}
 	return ""
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhole-dev/keyhole/agent/loader"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
@@ -74,7 +75,7 @@ func TestOverBudgetNamesWaysOn(t *testing.T) {
 // ended until what is left fits, and no more.
 func TestNodeBudget(t *testing.T) {
 	testkit.RequireRoot(t)
-	node, err := Examine(t.Context())
+	node, err := Examine(t.Context(), !loader.HasUprobeMulti())
 	if err != nil {
 		t.Fatal(err)
 	}

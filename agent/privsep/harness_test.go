@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhole-dev/keyhole/agent/loader"
 	"github.com/keyhole-dev/keyhole/agent/plan"
 	"github.com/keyhole-dev/keyhole/internal/doctor"
 	"github.com/keyhole-dev/keyhole/internal/event"
@@ -384,7 +385,7 @@ func (s *stage) connect(start func(Options)) {
 	start(Options{
 		Ceiling:   ceiling,
 		AgentArgs: []string{l.Addr().String()}, StateDir: state, Node: testNode,
-		GrantKeys: s.authority.grantKeys, LogKey: s.authority.logKey, RingBytes: 1 << 20,
+		GrantKeys: s.authority.grantKeys, LogKey: s.authority.logKey, RingBytes: 1 << 20, PerfEvents: !loader.HasUprobeMulti(),
 	})
 	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		s.t.Fatal(err)

@@ -85,6 +85,7 @@ type assignment struct {
 	DeadlineNs uint64          `json:"deadlineNs"` // CLOCK_BOOTTIME; the latest there can be
 	RingBytes  int             `json:"ringBytes"`
 	Budgets    budgets         `json:"budgets"`
+	PerfEvents bool            `json:"perfEvents"` // where the kernel has nothing better
 }
 
 // budgets are what a session may cost, and what a hit of it costs beside the program's own time.
@@ -132,12 +133,13 @@ func (m *monitor) startHolder(r holdRequest, s *subject, trap time.Duration) (*h
 		return nil, -1, err
 	}
 	a := assignment{
-		SessionID: granted.grant.SessionID,
-		Node:      granted.grant.Node,
-		Spec:      granted.grant.Spec,
-		Rules:     granted.rules,
-		Identity:  s.identity,
-		RingBytes: m.ringBytes,
+		SessionID:  granted.grant.SessionID,
+		Node:       granted.grant.Node,
+		Spec:       granted.grant.Spec,
+		Rules:      granted.rules,
+		Identity:   s.identity,
+		RingBytes:  m.ringBytes,
+		PerfEvents: m.perfEvents,
 		Budgets: budgets{
 			Session: min(granted.grant.Spec.Limits.Budget, m.judge.ceiling.MaxBudget),
 			Most:    m.judge.ceiling.MaxBudget,

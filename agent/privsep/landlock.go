@@ -21,8 +21,10 @@ var systemFiles = []string{
 }
 
 const (
-	// leastLandlock is the version of kernel 6.2, which can refuse truncation as well.
-	leastLandlock = 3
+	// truncationLandlock is the version of kernel 6.2, which can refuse truncation as well. A node that takes older kernels is content
+	// with oldLandlock, that of 5.19; then the filter of system calls refuses what truncates by a path.
+	truncationLandlock = 3
+	oldLandlock        = 2
 
 	readFile landlock.AccessFSSet = ll.AccessFSReadFile
 	readDir                       = readFile | ll.AccessFSReadDir
@@ -35,12 +37,19 @@ var landlockConfig = landlock.V6.BestEffort()
 
 // confineAgent bounds what the agent can do to files, in all of its threads: user 0 without capabilities still owns root's
 // files, and may signal root's processes. It writes below stateDir only, and executes nothing.
-func confineAgent(stateDir string, readOnly []string) error {
+// It returns the version that the kernel enforces.
+func confineAgent(stateDir string, readOnly []string, oldKernel bool) (version int, err error) {
 	if err := hide(); err != nil {
-		return err
+		return 0, err
 	}
-	if v, err := ll.LandlockGetABIVersion(); err != nil || v < leastLandlock {
-		return fmt.Errorf("confine agent: this kernel does not enforce Landlock version %d (it is in Linux since 6.2, and may have to be named in the boot parameter lsm=)", leastLandlock)
+	least, since := truncationLandlock, "6.2"
+	if oldKernel {
+		least, since = oldLandlock, "5.19"
+	}
+	version, err = ll.LandlockGetABIVersion()
+	if err != nil || version < least {
+		return 0, fmt.Errorf("confine agent: this kernel does not enforce Landlock version %d (it is in Linux since %s, and may have to be named in the boot "+
+			"parameter lsm=)", least, since)
 	}
 	rules := []landlock.Rule{landlock.PathAccess(writeDir, stateDir), landlock.PathAccess(readFile|ll.AccessFSWriteFile, os.DevNull)}
 	for _, path := range append(systemFiles, readOnly...) {
@@ -48,7 +57,7 @@ func confineAgent(stateDir string, readOnly []string) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
-			return fmt.Errorf("confine agent: %w", err)
+			return 0, fmt.Errorf("confine agent: %w", err)
 		case info.IsDir():
 			rules = append(rules, landlock.PathAccess(readDir, path))
 		default:
@@ -56,10 +65,10 @@ func confineAgent(stateDir string, readOnly []string) error {
 		}
 	}
 	if err := landlockConfig.RestrictPaths(rules...); err != nil {
-		return fmt.Errorf("confine agent: %w", err)
+		return 0, fmt.Errorf("confine agent: %w", err)
 	}
 	if err := landlockConfig.RestrictScoped(); err != nil {
-		return fmt.Errorf("confine agent: %w", err)
+		return 0, fmt.Errorf("confine agent: %w", err)
 	}
-	return nil
+	return version, nil
 }

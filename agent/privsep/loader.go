@@ -30,10 +30,10 @@ type handover struct {
 	// CountsMissed says that the link knows how many calls the kernel could not run the program at.
 	CountsMissed bool `json:"countsMissed,omitempty"`
 	// Descriptors.
-	Agent, Monitor              int
-	Ring, Counts, Control, Link int
-	Returns                     int // 0: there is none
-	Counted                     int // 0: there is none
+	Agent, Monitor        int
+	Ring, Counts, Control int
+	Links                 []int
+	Counted               int // 0: there is none
 }
 
 // A holderLoader is a holder before it has given its capabilities up.
@@ -89,6 +89,7 @@ func (l *holderLoader) run() error {
 		DeadlineNs:       l.assignment.DeadlineNs,
 		RingBytes:        l.assignment.RingBytes,
 		CountFirst:       true,
+		PerfEvents:       l.assignment.PerfEvents,
 		LeaveOut:         os.Getppid(), // the monitor, and with it all that it started
 	})
 	if err != nil {
@@ -193,13 +194,12 @@ func (l *holderLoader) becomeReader(p *plan.Plan, program *loader.Program, attac
 		Ring:    int(files.Ring.Fd()),
 		Counts:  int(files.Counts.Fd()),
 		Control: int(files.Control.Fd()),
-		Link:    int(files.Link.Fd()),
 	}
-	kept := []int{h.Agent, h.Monitor, h.Ring, h.Counts, h.Control, h.Link}
-	if files.Returns != nil {
-		h.Returns = int(files.Returns.Fd())
-		kept = append(kept, h.Returns)
+	kept := []int{h.Agent, h.Monitor, h.Ring, h.Counts, h.Control}
+	for _, link := range files.Links {
+		h.Links = append(h.Links, int(link.Fd()))
 	}
+	kept = append(kept, h.Links...)
 	if files.Counted != nil {
 		h.Counted = int(files.Counted.Fd())
 		kept = append(kept, h.Counted)

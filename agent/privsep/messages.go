@@ -18,6 +18,8 @@ import (
 type hello struct {
 	StateDir string   `json:"stateDir"`
 	ReadOnly []string `json:"readOnly"`
+	// OldKernel lets it go on where Landlock cannot refuse truncation.
+	OldKernel bool `json:"oldKernel"`
 }
 
 // A request of the agent. Exactly one of the pointers is set.

@@ -30,6 +30,8 @@ type monitor struct {
 	judge     *judge
 	self      fileID // this executable: who runs it is no target
 	ringBytes int
+	// perfEvents: the node takes kernels without uprobe_multi links.
+	perfEvents bool
 
 	bare *spawner // children without capabilities
 	bpf  *spawner // holders, which load
@@ -78,7 +80,7 @@ func runMonitor() error {
 		return fmt.Errorf("start monitor: %w", err)
 	}
 	// The agent needs sockets, so it is there before they are forbidden.
-	if err := monitorPolicy().install(); err != nil {
+	if err := monitorPolicy(o.PerfEvents).install(); err != nil {
 		m.killAll()
 		return fmt.Errorf("start monitor: %w", err)
 	}
@@ -99,6 +101,7 @@ func newMonitor(o Options) (*monitor, error) {
 	m := &monitor{
 		judge:       judge,
 		ringBytes:   o.RingBytes,
+		perfEvents:  o.PerfEvents,
 		checked:     make(chan struct{}),
 		children:    make(map[uint64]*child),
 		inspections: make(map[uint64]*subject),
@@ -130,7 +133,7 @@ func (m *monitor) startAgent(o Options) error {
 	if err != nil {
 		return err
 	}
-	return m.conn.send(hello{StateDir: o.StateDir, ReadOnly: o.ReadOnly})
+	return m.conn.send(hello{StateDir: o.StateDir, ReadOnly: o.ReadOnly, OldKernel: o.PerfEvents})
 }
 
 // serve answers the agent until it is gone, then kills what is left.

@@ -43,7 +43,7 @@ const (
 	roleMonitor   role = "@monitor" // [settings]
 	roleAgent     role = "@agent"   // [socket, arguments...]
 	roleInspector role = "@inspect" // [socket, subject, executable]
-	roleChecker   role = "@check"   // [socket]
+	roleChecker   role = "@check"   // checkerArgs, [socket]
 	roleSubject   role = "@subject" // [socket]
 	roleLoader    role = "@load"    // [monitor, agent, executable]
 	roleReader    role = "@read"    // [what the loader hands over]
@@ -152,10 +152,11 @@ func runAgent(roles Roles) error {
 	if _, err := conn.receive(&h); err != nil {
 		return fmt.Errorf("hear from monitor: %w", err)
 	}
-	if err := confineAgent(h.StateDir, h.ReadOnly); err != nil {
+	landlock, err := confineAgent(h.StateDir, h.ReadOnly, h.OldKernel)
+	if err != nil {
 		return err
 	}
-	if err := agentPolicy().install(); err != nil {
+	if err := agentPolicy(landlock).install(); err != nil {
 		return fmt.Errorf("confine agent: %w", err)
 	}
 	client := newClient(conn)

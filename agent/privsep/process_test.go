@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/keyhole-dev/keyhole/agent/loader"
 	"github.com/keyhole-dev/keyhole/internal/doctor"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
@@ -152,7 +153,7 @@ func TestSelfTest(t *testing.T) {
 
 func TestExamine(t *testing.T) {
 	testkit.RequireRoot(t)
-	r, err := Examine(t.Context())
+	r, err := Examine(t.Context(), !loader.HasUprobeMulti())
 	if err != nil {
 		t.Fatal(err)
 	}

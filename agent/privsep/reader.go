@@ -90,13 +90,8 @@ func runReader() error {
 }
 
 func (r *reader) open() error {
-	for _, fd := range []int{r.Agent, r.Monitor, r.Ring, r.Counts, r.Control, r.Link} {
+	for _, fd := range append([]int{r.Agent, r.Monitor, r.Ring, r.Counts, r.Control}, r.Links...) {
 		unix.CloseOnExec(fd)
-	}
-	var returns *os.File
-	if r.Returns != 0 {
-		unix.CloseOnExec(r.Returns)
-		returns = os.NewFile(uintptr(r.Returns), "returns")
 	}
 	r.agent, r.monitor = newConn(r.Agent, "agent"), newConn(r.Monitor, "monitor")
 	file := func(fd int, name string) *os.File { return os.NewFile(uintptr(fd), name) }
@@ -104,8 +99,9 @@ func (r *reader) open() error {
 		Ring:    file(r.Ring, "ring"),
 		Counts:  file(r.Counts, "counts"),
 		Control: file(r.Control, "control"),
-		Link:    file(r.Link, "link"),
-		Returns: returns,
+	}
+	for _, fd := range r.Links {
+		files.Links = append(files.Links, file(fd, "link"))
 	}
 	if r.Counted != 0 {
 		unix.CloseOnExec(r.Counted)

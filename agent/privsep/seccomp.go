@@ -86,8 +86,8 @@ func openNothing() []seccomp.NameWithConditions {
 
 // agentPolicy: what the network needs cannot be listed, but it does not need to escape. Of sockets it needs those of the Internet and, to learn of
 // interfaces, netlink: a Unix socket of the node (a container engine's, the message bus) would take its word for root's.
-func agentPolicy() syscallPolicy {
-	return syscallPolicy{
+func agentPolicy(landlock int) syscallPolicy {
+	p := syscallPolicy{
 		others: seccomp.ActionAllow,
 		refuse: []seccomp.NameWithConditions{
 			refuse("clone", seccomp.BitsSet, namespaces),
@@ -97,6 +97,19 @@ func agentPolicy() syscallPolicy {
 		deny: append([]string{"socketpair"}, strangers...),
 		kill: append([]string{"bpf"}, escapes...),
 	}
+	if landlock < truncationLandlock {
+		p.deny = append(p.deny, "truncate", "creat", "openat2")
+		p.refuse = append(p.refuse, truncates("open", 1), truncates("openat", 2))
+	}
+	return p
+}
+
+// truncates refuses to open a file to read and to truncate it by that: what opens it to write is for Landlock to refuse.
+func truncates(name string, flags uint32) seccomp.NameWithConditions {
+	return seccomp.NameWithConditions{Name: name, Conditions: seccomp.ArgumentConditions{
+		{Argument: flags, Operation: seccomp.BitsSet, Value: unix.O_TRUNC},
+		{Argument: flags, Operation: seccomp.BitsNotSet, Value: unix.O_WRONLY | unix.O_RDWR},
+	}}
 }
 
 // inspectorPolicy: compute, read what is open, answer.
@@ -119,8 +132,8 @@ func readerPolicy() syscallPolicy {
 
 // monitorPolicy: files, children, eBPF, and socket pairs with them, but no other socket. What it starts inherits this, so
 // it includes what an executable does when it starts.
-func monitorPolicy() syscallPolicy {
-	return syscallPolicy{
+func monitorPolicy(perfEvents bool) syscallPolicy {
+	p := syscallPolicy{
 		allow: slices.Concat(runtimeCalls, fileCalls, []string{
 			"access", "bpf", "capget", "capset", "clone", "clone3", "close_range", "dup", "dup2", "dup3", "execve", "faccessat", "faccessat2", "fadvise64",
 			"fstatat", "fstatfs", "getcwd", "getdents64", "getpgid", "getsockopt", "ioctl", "lstat", "memfd_create", "mlock", "mmap", "mprotect", "newfstatat",
@@ -131,9 +144,12 @@ func monitorPolicy() syscallPolicy {
 			refuse("clone", seccomp.BitsSet, namespaces),
 			refuse("socketpair", seccomp.NotEqual, unix.AF_UNIX),
 			ownLimits(),
-			noProcess(),
 		},
 	}
+	if !perfEvents {
+		p.refuse = append(p.refuse, noProcess())
+	}
+	return p
 }
 
 // noProcess refuses perf events of one process: kprobes, which are events of all, are what these are opened for.

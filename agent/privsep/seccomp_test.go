@@ -25,7 +25,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var policies = map[string]func() syscallPolicy{"agent": agentPolicy, "inspector": inspectorPolicy, "reader": readerPolicy, "monitor": monitorPolicy}
+var policies = map[string]func() syscallPolicy{
+	"agent":              func() syscallPolicy { return agentPolicy(truncationLandlock) },
+	"agent, Linux 6.1":   func() syscallPolicy { return agentPolicy(oldLandlock) },
+	"inspector":          inspectorPolicy,
+	"reader":             readerPolicy,
+	"monitor":            func() syscallPolicy { return monitorPolicy(false) },
+	"monitor, Linux 6.1": func() syscallPolicy { return monitorPolicy(true) },
+}
 
 // TestPolicyNames catches a misspelt system call, which would silently be left out.
 func TestPolicyNames(t *testing.T) {
@@ -110,7 +117,7 @@ func TestPolicies(t *testing.T) {
 		}
 		for call, number := range info.SyscallNames {
 			want := refused
-			if name == "agent" {
+			if strings.HasPrefix(name, "agent") {
 				want = seccomp.ActionAllow
 			}
 			switch {
@@ -136,6 +143,13 @@ func TestPolicies(t *testing.T) {
 		want         seccomp.Action
 	}{
 		{"reader", "bpf", []uint64{unix.BPF_MAP_LOOKUP_ELEM}, seccomp.ActionAllow},
+		{"agent", "openat", []uint64{0, 0, unix.O_TRUNC}, seccomp.ActionAllow}, // for Landlock to refuse
+		{"agent, Linux 6.1", "openat", []uint64{0, 0, unix.O_TRUNC}, refused},
+		{"agent, Linux 6.1", "openat", []uint64{0, 0, unix.O_TRUNC | unix.O_CLOEXEC}, refused},
+		{"agent, Linux 6.1", "openat", []uint64{0, 0, unix.O_TRUNC | unix.O_WRONLY}, seccomp.ActionAllow}, // likewise
+		{"agent, Linux 6.1", "openat", []uint64{0, 0, unix.O_RDONLY}, seccomp.ActionAllow},
+		{"monitor", "perf_event_open", []uint64{0, 4711}, refused},
+		{"monitor, Linux 6.1", "perf_event_open", []uint64{0, 4711}, seccomp.ActionAllow},
 		{"reader", "bpf", []uint64{unix.BPF_MAP_UPDATE_ELEM}, seccomp.ActionAllow},
 		{"reader", "bpf", []uint64{unix.BPF_OBJ_GET_INFO_BY_FD}, seccomp.ActionAllow},
 		{"reader", "bpf", []uint64{unix.BPF_MAP_CREATE}, refused},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,12 +24,21 @@ const checkTime = time.Minute
 func runChecker() error {
 	unix.CloseOnExec(firstDescriptor)
 	parent := newConn(firstDescriptor, "parent")
+	perfEvents := slices.Equal(os.Args[2:], checkerArgs(true))
 	bare, err := newSpawner(0)
 	if err != nil {
 		return err
 	}
-	self := selftest.Run(func() (*os.File, error) { return startSubject(bare) })
-	return parent.send(doctor.Report{Facts: selftest.Gather(), SelfTest: *self})
+	self := selftest.Run(func() (*os.File, error) { return startSubject(bare) }, perfEvents)
+	return parent.send(doctor.Report{Facts: selftest.Gather(perfEvents), SelfTest: *self})
+}
+
+// checkerArgs tell a checker what the node takes.
+func checkerArgs(perfEvents bool) []string {
+	if perfEvents {
+		return []string{"perf-events"}
+	}
+	return nil
 }
 
 // startSubject starts a process that is there to be probed. It ends with its socket.
@@ -59,7 +69,7 @@ func (m *monitor) startCheck() error {
 	gone := make(chan struct{})
 	_, socket, err := m.spawn(childSpec{
 		by:         m.bpf,
-		start:      start{name: holderName, role: roleChecker, env: holderEnvironment},
+		start:      start{name: holderName, role: roleChecker, args: checkerArgs(m.perfEvents), env: holderEnvironment},
 		registered: func(_ uint64, c *child) { checker = c },
 		exited:     func(uint64, string) { close(gone) },
 	})
@@ -108,8 +118,8 @@ func (c *Client) Check(ctx context.Context) (*doctor.Report, error) {
 }
 
 // Examine makes the self-test without a monitor or an agent, for people who want to know what a node can do. It
-// needs root.
-func Examine(ctx context.Context) (*doctor.Report, error) {
+// needs root. With perfEvents the kernel needs no uprobe_multi links.
+func Examine(ctx context.Context, perfEvents bool) (*doctor.Report, error) {
 	s, err := newSpawner(all)
 	if err != nil {
 		return nil, fmt.Errorf("examine node: %w", err)
@@ -120,7 +130,7 @@ func Examine(ctx context.Context) (*doctor.Report, error) {
 		return nil, fmt.Errorf("examine node: %w", err)
 	}
 	defer unix.Close(theirs)
-	checker, err := s.start(start{name: holderName, role: roleChecker, files: []int{theirs}, env: holderEnvironment})
+	checker, err := s.start(start{name: holderName, role: roleChecker, args: checkerArgs(perfEvents), files: []int{theirs}, env: holderEnvironment})
 	if err != nil {
 		unix.Close(ours)
 		return nil, fmt.Errorf("examine node: %w", err)

@@ -32,6 +32,8 @@ type Options struct {
 	Ceiling string
 	// RingBytes is the size of each session's ring buffer, a power of two; 0: loader.DefaultRingBytes.
 	RingBytes int
+	// PerfEvents takes kernels without uprobe_multi links: probes are perf events there.
+	PerfEvents bool
 }
 
 // A MonitorProcess is a monitor that StartMonitor started. It dies with this process.

@@ -15,17 +15,19 @@ import (
 	landlock "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 
+	"github.com/keyhole-dev/keyhole/agent/loader"
 	"github.com/keyhole-dev/keyhole/internal/doctor"
 )
 
-// Gather reads what the kernel says of itself and this machine.
-func Gather() doctor.Facts {
+// Gather reads what the kernel says of itself and this machine; perfEvents is what the node says.
+func Gather(perfEvents bool) doctor.Facts {
 	f := gather("/")
 	var host unix.Utsname
 	if unix.Uname(&host) == nil {
 		f.Kernel = unix.ByteSliceToString(host.Release[:])
 	}
 	f.Arch = runtime.GOARCH
+	f.UprobeMulti, f.PerfEvents = loader.HasUprobeMulti(), perfEvents
 	if version, err := landlock.LandlockGetABIVersion(); err == nil {
 		f.Landlock = version
 	}

@@ -49,10 +49,10 @@ var secret = []byte("keyhole self-test: this must stay\x00")
 // when the socket is closed.
 type Starter func() (socket *os.File, err error)
 
-// Run makes the test. It needs the capabilities BPF and PERFMON. What is wrong is said in the result.
-func Run(start Starter) *doctor.SelfTest {
+// Run makes the test. It needs the capabilities BPF and PERFMON. With perfEvents the kernel needs no uprobe_multi links. What is wrong is said in the result.
+func Run(start Starter, perfEvents bool) *doctor.SelfTest {
 	began := time.Now()
-	t := &test{result: new(doctor.SelfTest), start: start}
+	t := &test{result: new(doctor.SelfTest), start: start, perfEvents: perfEvents}
 	defer t.close()
 	t.run()
 	t.result.Took = time.Since(began)
@@ -60,8 +60,9 @@ func Run(start Starter) *doctor.SelfTest {
 }
 
 type test struct {
-	result *doctor.SelfTest
-	start  Starter
+	result     *doctor.SelfTest
+	start      Starter
+	perfEvents bool
 
 	granted, other *subject
 	exe            *os.File
@@ -95,7 +96,7 @@ func (t *test) fail(check string, err error) { t.result.Add(check, doctor.Fail, 
 func (t *test) run() {
 	p, reader, err := t.attach()
 	if err != nil {
-		if lacks := loader.Supported(); lacks != nil {
+		if lacks := loader.Supported(t.perfEvents); lacks != nil {
 			err = lacks // in a sentence
 		}
 		t.fail(doctor.CheckLoad, err)
@@ -141,7 +142,7 @@ func (t *test) attach() (_ *plan.Plan, _ *loader.Reader, err error) {
 		return nil, nil, err
 	}
 	deadline := loader.BootNow() + uint64(patience)
-	if t.program, err = loader.Load(p, loader.Options{LatestDeadlineNs: deadline, DeadlineNs: deadline, RingBytes: os.Getpagesize()}); err != nil {
+	if t.program, err = loader.Load(p, loader.Options{LatestDeadlineNs: deadline, DeadlineNs: deadline, RingBytes: os.Getpagesize(), PerfEvents: t.perfEvents}); err != nil {
 		return nil, nil, err
 	}
 	attachment, err := t.program.Attach(t.exe)

@@ -53,7 +53,7 @@ func startSubject(t testing.TB) Starter {
 
 func TestRun(t *testing.T) {
 	testkit.RequireRoot(t)
-	r := Run(startSubject(t))
+	r := Run(startSubject(t), true)
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 )
 
 func doctorCommand() *cobra.Command {
-	form := "table"
+	form, perfEvents := "table", false
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this node can do, what it cannot, and what would change it",
@@ -30,7 +30,7 @@ neither a control plane nor a running agent: it attaches to processes of its own
 			if os.Geteuid() != 0 {
 				return errors.New("doctor must be started by root, to load eBPF programs: sudo keyhole-agent doctor")
 			}
-			r, err := privsep.Examine(cmd.Context())
+			r, err := privsep.Examine(cmd.Context(), perfEvents)
 			if err != nil {
 				return err
 			}
@@ -44,6 +44,7 @@ neither a control plane nor a running agent: it attaches to processes of its own
 		},
 	}
 	cmd.Flags().StringVarP(&form, "output", "o", form, "form of the answer: table or json")
+	perfEventsFlag(cmd, &perfEvents)
 	return cmd
 }
 

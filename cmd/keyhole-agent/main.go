@@ -55,7 +55,12 @@ keeps. Telemetry is exported as the standard OTEL_* variables say, and nowhere w
 	f.StringVar(&c.LogKey, "log-key", "", "file with the public key of the audit log")
 	f.StringVar(&c.Ceiling, "ceiling", "", "file with this node's own limits (YAML); without it the built-in ceiling holds")
 	f.IntVar(&c.RingBytes, "ring-bytes", 0, "size of each session's ring buffer, a power of two; 0 is the default")
+	perfEventsFlag(cmd, &c.PerfEvents)
 	return cmd
+}
+
+func perfEventsFlag(cmd *cobra.Command, value *bool) {
+	cmd.Flags().BoolVar(value, "perf-events", false, "take kernels without uprobe_multi links too (Linux 6.1 to 6.5): probes are perf events there")
 }
 
 // resolve makes the paths absolute: the processes that use them have a working directory of their own.

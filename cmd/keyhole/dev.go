@@ -36,6 +36,7 @@ func (sh *shell) devCommand() *cobra.Command {
 	f.StringVar(&c.Redaction, "redaction", "", "`FILE` with the owner's redaction rules")
 	f.StringVar(&c.Ceiling, "ceiling", "", "`FILE` with this node's own limits; without it the built-in ceiling holds")
 	f.StringVar(&c.Node, "node", "dev", "`NAME` of this machine as a node")
+	f.BoolVar(&c.PerfEvents, "perf-events", false, "take kernels without uprobe_multi links too (Linux 6.1 to 6.5): probes are perf events there")
 	f.IntVar(&c.RingBytes, "ring-bytes", 0, "`SIZE` of each session's ring buffer, a power of two (default: the agent's)")
 	cmd.RunE = run(func(cmd *cobra.Command, _ []string) error {
 		environment := ""

@@ -21,13 +21,16 @@ type Facts struct {
 	PerfEventParanoid       int `json:"perfEventParanoid"`
 	UnprivilegedBPFDisabled int `json:"unprivilegedBpfDisabled"`
 	// Where these are mounted; empty: nowhere that this process can see.
-	Tracefs  string `json:"tracefs"`
-	BPFFS    string `json:"bpffs"`
-	Cgroup2  string `json:"cgroup2"`
-	Cgroup1  bool   `json:"cgroup1"` // a memory controller of version 1
-	Kprobes  bool   `json:"kprobes"` // the kernel lets programs be put on its own functions
-	Seccomp  bool   `json:"seccomp"`
-	Landlock int    `json:"landlock"` // the version by which the kernel bounds the files of a process; 0: none
+	Tracefs string `json:"tracefs"`
+	BPFFS   string `json:"bpffs"`
+	Cgroup2 string `json:"cgroup2"`
+	Cgroup1 bool   `json:"cgroup1"` // a memory controller of version 1
+	// UprobeMulti says that the kernel has uprobe_multi links, PerfEvents that the node lets perf events take their place.
+	UprobeMulti bool `json:"uprobeMulti"`
+	PerfEvents  bool `json:"perfEvents"`
+	Kprobes     bool `json:"kprobes"` // the kernel lets programs be put on its own functions
+	Seccomp     bool `json:"seccomp"`
+	Landlock    int  `json:"landlock"` // the version by which the kernel bounds the files of a process; 0: none
 }
 
 // Unknown is a number that could not be read.

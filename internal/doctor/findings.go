@@ -74,6 +74,17 @@ func (r *Report) kernel() []Finding {
 	default:
 		list = append(list, Finding{"lockdown", Fact, "the kernel is not locked down, or does not say so (/sys/kernel/security is not mounted)", ""})
 	}
+	switch {
+	case f.UprobeMulti:
+		list = append(list, Finding{"uprobe_multi", Good, "the kernel binds a probe to its process, with one link for all places", ""})
+	case f.PerfEvents:
+		list = append(list, Finding{
+			"uprobe_multi", Limited, "the kernel has no such links: each place of a probe is a perf event, and a process whose first thread has ended cannot be probed",
+			"Linux 6.6 or later",
+		})
+	default:
+		list = append(list, Finding{"uprobe_multi", Missing, "the kernel has no such links", "Linux 6.6 or later, or keyhole-agent --perf-events"})
+	}
 	if f.Kprobes {
 		list = append(list, Finding{"kernel functions", Good, "the kernel lets programs be put on its own functions", ""})
 	} else {
@@ -96,7 +107,13 @@ func (r *Report) machine() []Finding {
 	}
 	list = append(list,
 		sysctl("perf_event_paranoid", f.PerfEventParanoid, func(n int) Finding {
-			return Finding{"", Good, fmt.Sprintf("is %d, which does not matter: probes are no perf events", n), ""}
+			switch {
+			case f.UprobeMulti:
+				return Finding{"", Good, fmt.Sprintf("is %d, which does not matter: probes are no perf events", n), ""}
+			case n > 2:
+				return Finding{"", Missing, fmt.Sprintf("is %d: nobody but CAP_SYS_ADMIN, which Keyhole does not want, may open perf events", n), "sysctl kernel.perf_event_paranoid=2"}
+			}
+			return Finding{"", Good, fmt.Sprintf("is %d: CAP_PERFMON may open perf events", n), ""}
 		}),
 		sysctl("unprivileged_bpf_disabled", f.UnprivilegedBPFDisabled, func(n int) Finding {
 			if n == 0 {
@@ -119,9 +136,9 @@ func (r *Report) machine() []Finding {
 		})
 	}
 	switch {
-	case f.Landlock < 3:
+	case f.Landlock < 2, f.Landlock < 3 && !f.PerfEvents:
 		list = append(list, Finding{
-			"Landlock", Missing, fmt.Sprintf("the kernel enforces version %d, and the agent does not start below 3: nothing would bound its files", f.Landlock),
+			"Landlock", Missing, fmt.Sprintf("the kernel enforces version %d, and the agent does not start below 3 (2 with --perf-events): nothing would bound its files", f.Landlock),
 			"Linux 6.2 or later, with landlock named in the boot parameter lsm=",
 		})
 	case f.Landlock < 6:

@@ -13,7 +13,7 @@ func able() *Report {
 	return &Report{
 		Facts: Facts{
 			Kernel: "7.3.4", Arch: "amd64", BTF: true, Lockdown: "integrity", Capabilities: monitorNeeds, PerfEventParanoid: 4, UnprivilegedBPFDisabled: 2,
-			Tracefs: "/sys/kernel/tracing", BPFFS: "/sys/fs/bpf", Cgroup2: "/sys/fs/cgroup", Kprobes: true, Seccomp: true, Landlock: 6,
+			Tracefs: "/sys/kernel/tracing", BPFFS: "/sys/fs/bpf", Cgroup2: "/sys/fs/cgroup", Kprobes: true, UprobeMulti: true, Seccomp: true, Landlock: 6,
 		},
 		SelfTest: passed(),
 	}
@@ -40,10 +40,15 @@ func TestFindings(t *testing.T) {
 		"eBPF for all": {func(r *Report) { r.Facts.UnprivilegedBPFDisabled = 0 }, "unprivileged_bpf_disabled", Limited, "any user", "sysctl"},
 		"cgroups":      {func(r *Report) { r.Facts.Cgroup2 = "" }, "cgroups", Limited, "no control group", "mount"},
 		"kprobes":      {func(r *Report) { r.Facts.Kprobes = false }, "kernel functions", Limited, "cannot be probed", "CONFIG_KPROBE_EVENTS"},
-		"Landlock":     {func(r *Report) { r.Facts.Landlock = 2 }, "Landlock", Missing, "version 2", "lsm="},
-		"no signals":   {func(r *Report) { r.Facts.Landlock = 4 }, "Landlock", Limited, "not whom it may signal", "6.12"},
-		"seccomp":      {func(r *Report) { r.Facts.Seccomp = false }, "seccomp", Missing, "filter", "CONFIG_SECCOMP_FILTER"},
-		"red zone":     {func(r *Report) { r.SelfTest = with(CheckNOP5, Unsafe, "overwritten") }, "NOPs of 5 bytes", Limited, "overwritten: a probe stands behind them", "July 2026"},
+		"uprobe_multi": {func(r *Report) { r.Facts.UprobeMulti = false }, "uprobe_multi", Missing, "no such links", "--perf-events"},
+		"perf events": {
+			func(r *Report) { r.Facts.UprobeMulti, r.Facts.PerfEvents = false, true }, "uprobe_multi", Limited, "first thread", "6.6",
+		},
+		"paranoid":   {func(r *Report) { r.Facts.UprobeMulti = false }, "perf_event_paranoid", Missing, "is 4: nobody", "perf_event_paranoid=2"},
+		"Landlock":   {func(r *Report) { r.Facts.Landlock = 2 }, "Landlock", Missing, "version 2", "lsm="},
+		"no signals": {func(r *Report) { r.Facts.Landlock = 4 }, "Landlock", Limited, "not whom it may signal", "6.12"},
+		"seccomp":    {func(r *Report) { r.Facts.Seccomp = false }, "seccomp", Missing, "filter", "CONFIG_SECCOMP_FILTER"},
+		"red zone":   {func(r *Report) { r.SelfTest = with(CheckNOP5, Unsafe, "overwritten") }, "NOPs of 5 bytes", Limited, "overwritten: a probe stands behind them", "July 2026"},
 		"seccomp kills": {
 			func(r *Report) { r.SelfTest = with(CheckReturnSeccomp, Unsafe, "it died") }, "returns under seccomp", Limited, "it died: they are refused", "6.14",
 		},

@@ -139,7 +139,7 @@ func attach(t *testing.T, p *plan.Plan, pid int) (*tracing, error) {
 	}
 	defer exe.Close()
 	deadline := loader.BootNow() + uint64(time.Hour)
-	program, err := loader.Load(p, loader.Options{LatestDeadlineNs: deadline, DeadlineNs: deadline, RingBytes: 64 << 10})
+	program, err := loader.Load(p, loader.Options{LatestDeadlineNs: deadline, DeadlineNs: deadline, RingBytes: 64 << 10, PerfEvents: true})
 	if err != nil {
 		t.Errorf("%s: %v", p.Function, err)
 		return nil, err

@@ -118,7 +118,7 @@ func trace(t testing.TB, pid int, function string, change func(*probe.Spec)) *tr
 		t.Fatal(err)
 	}
 	deadline := loader.BootNow() + uint64(time.Hour)
-	program, err := loader.Load(p, loader.Options{LatestDeadlineNs: deadline, DeadlineNs: deadline, RingBytes: 64 << 20})
+	program, err := loader.Load(p, loader.Options{LatestDeadlineNs: deadline, DeadlineNs: deadline, RingBytes: 64 << 20, PerfEvents: true})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, p.Listing())
 	}

@@ -20,6 +20,8 @@ type Config struct {
 	Ceiling   string // file with the node's own limits; empty: the built-in ones
 	Node      string // the node's name
 	RingBytes int    // of each session; 0: the agent's default
+	// PerfEvents takes kernels without uprobe_multi links.
+	PerfEvents bool
 	// Configs are the configuration files that get a context "dev" and have it as the current one.
 	Configs []string
 	Logger  *slog.Logger

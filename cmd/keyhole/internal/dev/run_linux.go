@@ -36,7 +36,7 @@ const (
 // Run is a Keyhole until ctx is done; then every session is detached and every child gone. Problems of the machine or of
 // the configuration are a *problem.Error.
 func Run(ctx context.Context, c Config) error {
-	if err := able(); err != nil {
+	if err := able(c.PerfEvents); err != nil {
 		return err
 	}
 	if err := c.validate(); err != nil {
@@ -90,11 +90,11 @@ func Run(ctx context.Context, c Config) error {
 }
 
 // able says in one sentence why this machine cannot run it.
-func able() error {
+func able(perfEvents bool) error {
 	if os.Geteuid() != 0 {
 		return problem.New(problem.PermissionDenied, "keyhole dev must be started by root, to load eBPF programs: sudo keyhole dev")
 	}
-	if err := agent.Supported(); err != nil {
+	if err := agent.Supported(perfEvents); err != nil {
 		return problem.New(problem.FailedPrecondition, "keyhole dev cannot run here: %v", err)
 	}
 	return nil
@@ -214,7 +214,7 @@ func (c *Config) agent(address string) *agent.Config {
 	return &agent.Config{
 		ControlPlane: address, Node: c.Node, StateDir: c.path(agentDir), CA: c.path(authorities),
 		Cert: c.path(nodeDir, "cert.pem"), Key: c.path(nodeDir, "key.pem"),
-		GrantKeys: c.path(controlPlaneDir, controlplane.GrantKeys), LogKey: c.path(controlPlaneDir, controlplane.LogKey), Ceiling: c.Ceiling, RingBytes: c.RingBytes,
+		GrantKeys: c.path(controlPlaneDir, controlplane.GrantKeys), LogKey: c.path(controlPlaneDir, controlplane.LogKey), Ceiling: c.Ceiling, RingBytes: c.RingBytes, PerfEvents: c.PerfEvents,
 	}
 }
 
