@@ -60,6 +60,35 @@ func (l *Program) attach(exe *os.File, pid int, at places, kernels bool) (*Attac
 	return &Attachment{program: l, links: links, AttachTime: time.Since(start)}, nil
 }
 
+// AttachAgain attaches a program that Load made for a target's entries, in another process than that which loaded it. The files are the
+// links, of which there are no others.
+func AttachAgain(program *os.File, t *target.Target, exe *os.File) ([]*os.File, error) {
+	fd, err := unix.FcntlInt(program.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("attach probe again: %w", err)
+	}
+	p, err := ebpf.NewProgramFromFD(fd) // closes fd if it fails
+	if err != nil {
+		return nil, fmt.Errorf("attach probe again: %w", err)
+	}
+	defer p.Close()
+	var links []link.Link
+	if t.Identity.Kernel != "" {
+		links, err = attachSymbols(t.Sites, p, nil)
+	} else {
+		at := placesOf(t.Sites)
+		links, err = at.attach(exe, t.Identity.PID, p, nil, false)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("attach probe again: %w", err)
+	}
+	files, err := duplicateLinks(links)
+	if err := errors.Join(err, closeLinks(links)); err != nil {
+		return nil, fmt.Errorf("attach probe again: %w", err)
+	}
+	return files, nil
+}
+
 // places are offsets in the executable, each with the index of its site.
 type places struct {
 	entries, returns []place
@@ -208,14 +237,8 @@ func (a *Attachment) Files() (_ *Files, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range a.links {
-		file, err := duplicateLink(l)
-		if err != nil {
-			return nil, err
-		}
-		f.Links = append(f.Links, file)
-	}
-	return f, nil
+	f.Links, err = duplicateLinks(a.links)
+	return f, err
 }
 
 // Close closes those that are open.
@@ -232,6 +255,26 @@ func (f *Files) Close() error {
 
 func duplicateMap(m *ebpf.Map) (*os.File, error) {
 	return duplicate(m.FD(), m.String())
+}
+
+func duplicateLinks(links []link.Link) ([]*os.File, error) {
+	var files []*os.File
+	for _, l := range links {
+		file, err := duplicateLink(l)
+		if err != nil {
+			return nil, errors.Join(err, closeFiles(files))
+		}
+		files = append(files, file)
+	}
+	return files, nil
+}
+
+func closeFiles(files []*os.File) error {
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func duplicateLink(l link.Link) (*os.File, error) {

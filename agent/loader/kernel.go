@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keyhole-dev/keyhole/internal/kbtf"
+	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
 // Where the kernel says that it has kprobes as perf events (CONFIG_KPROBE_EVENTS), and what it locks down.
@@ -74,31 +75,38 @@ func paranoid() bool {
 
 // attachKernel puts the program on the entry of a function of the kernel, by its name: the kernel finds the address, and refuses
 // what it cannot probe safely. The link holds the perf event, and ends with it.
-func (l *Program) attachKernel() (_ *Attachment, err error) {
+func (l *Program) attachKernel() (*Attachment, error) {
 	start := time.Now()
 	if err := KernelSupported(); err != nil { // the library would try another way, which leaves traces behind
 		return nil, fmt.Errorf("attach probe: %w", err)
 	}
-	a := &Attachment{program: l, CountsMissed: countsMissed()}
+	links, err := attachSymbols(l.plan.Sites, l.objects.atEntry, l.objects.atReturn)
+	if err != nil {
+		return nil, fmt.Errorf("attach probe: %w", err)
+	}
+	return &Attachment{program: l, links: links, CountsMissed: countsMissed(), AttachTime: time.Since(start)}, nil
+}
+
+// attachSymbols attaches to all of the kernel's functions or to none.
+func attachSymbols(sites []target.Site, atEntry, atReturn *ebpf.Program) (links []link.Link, err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("attach probe: %w", errors.Join(err, a.Close()))
+			links, err = nil, errors.Join(err, closeLinks(links))
 		}
 	}()
-	for i := len(l.plan.Sites) - 1; i >= 0; i-- { // the return first: a call that was let in should find it
+	for i := len(sites) - 1; i >= 0; i-- { // the return first: a call that was let in should find it
 		var k link.Link
-		if s := &l.plan.Sites[i]; s.Return {
-			k, err = kprobe(l.objects.atReturn, s.Symbol, uint64(i), link.KretprobeMulti, link.Kretprobe)
+		if s := &sites[i]; s.Return {
+			k, err = kprobe(atReturn, s.Symbol, uint64(i), link.KretprobeMulti, link.Kretprobe)
 		} else {
-			k, err = kprobe(l.objects.atEntry, s.Symbol, uint64(i), link.KprobeMulti, link.Kprobe)
+			k, err = kprobe(atEntry, s.Symbol, uint64(i), link.KprobeMulti, link.Kprobe)
 		}
 		if err != nil {
-			return nil, err
+			return links, err
 		}
-		a.links = slices.Insert(a.links, 0, k)
+		links = slices.Insert(links, 0, k)
 	}
-	a.AttachTime = time.Since(start)
-	return a, nil
+	return links, nil
 }
 
 func kprobe(

@@ -95,6 +95,9 @@ func Load(p *plan.Plan, o Options) (*Program, error) {
 	return l, nil
 }
 
+// EntryFile is a descriptor of the program for entries, with which AttachAgain attaches it once more.
+func (l *Program) EntryFile() (*os.File, error) { return duplicate(l.objects.atEntry.FD(), "program") }
+
 // Close closes this process's descriptors of the program and its maps. An attachment keeps what it needs alive.
 func (l *Program) Close() error { return l.objects.Close() }
 

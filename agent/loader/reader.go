@@ -186,20 +186,27 @@ func (r *Reader) Counts() (event.Counts, error) {
 // Detach closes the link. If no other process holds a duplicate of it, the target's text is restored and the last hit
 // is over when it returns: the kernel waits for both (bpf_link_put_direct, Linux 6.5). Records may still wait in the ring.
 func (r *Reader) Detach() error {
-	var errs []error
-	if r.CountsMissed && len(r.links) > 0 {
-		errs = append(errs, r.askMissed()) // while there is one to ask
-	}
-	for _, link := range r.links {
-		errs = append(errs, link.Close())
-	}
-	r.links = nil
+	err := r.Pause()
 	r.gone.Store(true)
-	if err := errors.Join(errs...); err != nil {
+	return err
+}
+
+// Pause is Detach until Resume.
+func (r *Reader) Pause() error {
+	var err error
+	if r.CountsMissed && len(r.links) > 0 {
+		err = r.askMissed() // while there is one to ask
+	}
+	err = errors.Join(err, closeFiles(r.links))
+	r.links = nil
+	if err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
 	return nil
 }
+
+// Resume takes over the links of the program that was attached once more.
+func (r *Reader) Resume(links []*os.File) { r.links = links }
 
 // askMissed reads from the link of a kprobe how often the kernel could not run it, such as inside of another probe.
 func (r *Reader) askMissed() error {
@@ -216,11 +223,19 @@ func (r *Reader) askMissed() error {
 		return fmt.Errorf("ask link: %w", err)
 	}
 	if multi := info.KprobeMulti(); multi != nil {
-		r.missed.Store(new(multi.Missed))
+		r.addMissed(multi.Missed)
 	} else if perf := info.PerfEvent(); perf != nil && perf.Kprobe() != nil {
-		r.missed.Store(new(perf.Kprobe().Missed))
+		r.addMissed(perf.Kprobe().Missed)
 	}
 	return nil
+}
+
+// addMissed adds what was missed since the last link was attached.
+func (r *Reader) addMissed(n uint64) {
+	if before := r.missed.Load(); before != nil {
+		n += *before
+	}
+	r.missed.Store(&n)
 }
 
 // Close detaches and gives up all descriptors.

@@ -99,6 +99,7 @@ type Limits struct {
 	MaxBytes   uint64        `json:"maxBytes"`
 	ValueBytes uint32        `json:"valueBytes"`
 	Budget     probe.Budget  `json:"budget"`
+	Duty       probe.Duty    `json:"duty,omitempty"`
 }
 
 // An Op is one step of the straight line; bpf/types.h says what each does.

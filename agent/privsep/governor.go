@@ -43,6 +43,12 @@ func (l load) plus(m load) load {
 	return load{Hits: l.Hits + m.Hits, Cost: l.Cost + m.Cost, Within: l.Within + m.Within}
 }
 
+// within is the load that remains of one at all times if the probe is attached for a part of each second.
+func (l load) within(d probe.Duty) load {
+	l.Within = time.Duration(float64(l.Within) * float64(time.Second) / float64(d.Window()))
+	return l
+}
+
 // valid says whether a process that is not to be believed can have meant it: no sum of such loads overflows.
 func (l load) valid() bool {
 	return l.Within > 0 && l.Within < time.Hour && l.Cost >= 0 && l.Cost < 1000*time.Hour
@@ -84,7 +90,8 @@ func percent(cores float64) string {
 // A governor sees from the load of each quarter of a second whether a budget is kept. The zero value has seen none.
 type governor struct {
 	budget   probe.Budget
-	quarters []load // the last ones, at most longCount
+	duty     probe.Duty // in a second that has one window, not each quarter is busy
+	quarters []load     // the last ones, at most longCount
 }
 
 // observe takes the load of another quarter and returns the load that is over the budget, if the time has come to end it.
@@ -99,7 +106,7 @@ func (g *governor) observe(l load) (over load, trips bool) {
 		for _, q := range g.quarters[n-inARow:] {
 			second, busy = second.plus(q), busy && q.over(g.budget)
 		}
-		if busy {
+		if busy || g.duty != 0 && second.over(g.budget) {
 			return second, true
 		}
 	}
@@ -113,9 +120,12 @@ func (g *governor) observe(l load) (over load, trips bool) {
 	return load{}, false
 }
 
-// overBudget tells a requester that the session took more than its budget, and what can be done.
-func overBudget(what string, l load, budget, most probe.Budget) *problem.Error {
+// overBudget tells a requester that the session took more than its budget, and what can be done; mayPause: also by --duty.
+func overBudget(what string, l load, budget, most probe.Budget, mayPause bool) *problem.Error {
 	text := fmt.Sprintf("%s: %v, budget %v. Try a narrower target, or a caller of the function that is called less", what, l, budget)
+	if share := probe.Duty(100 * float64(budget) / (1000 * l.cores())); mayPause && share >= probe.MinDuty {
+		text += fmt.Sprintf(" · --duty %v", min(share, probe.MaxDuty))
+	}
 	if enough := probe.Budget(l.cores()*1000) + 1; budget < most && enough <= most {
 		text += fmt.Sprintf(" · --budget %v (%v at most here)", enough, most)
 	}

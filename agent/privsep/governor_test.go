@@ -37,9 +37,14 @@ func TestGovernor(t *testing.T) {
 		{"later", append(repeat(100, 1), repeat(10, 3)...), 104},
 		{"by turns, far over", repeat(40, 20, 20, 20, 0), 40},
 		{"by turns, within", repeat(80, 6, 1, 0, 0), 0},
+		{"pausing, within", repeat(80, 7, 0, 0, 0), 0},
+		{"pausing, over", append(repeat(5, 7, 0, 0, 0), 9, 0, 0, 0), 21},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := governor{budget: 20}
+			if strings.HasPrefix(c.name, "pausing") {
+				g.duty = 20
+			}
 			for i, percent := range c.costs {
 				l := load{Hits: 10, Cost: time.Duration(percent / 100 * float64(quarter)), Within: quarter}
 				if _, trips := g.observe(l); trips {
@@ -59,13 +64,15 @@ func TestGovernor(t *testing.T) {
 func TestOverBudgetNamesWaysOn(t *testing.T) {
 	l := load{Hits: 18_400, Cost: 35 * time.Millisecond, Within: time.Second}
 	for _, c := range []struct {
-		most probe.Budget
-		want string
+		most     probe.Budget
+		mayPause bool
+		want     string
 	}{
-		{50, "Stopped before capturing: 18,400 calls/s × 1.9 µs = 3.5% of a core, budget 2%. Try a narrower target, or a caller of the function that is called less · --budget 3.6% (5% at most here)"},
-		{30, "Stopped before capturing: 18,400 calls/s × 1.9 µs = 3.5% of a core, budget 2%. Try a narrower target, or a caller of the function that is called less"},
+		{50, true, "Stopped before capturing: 18,400 calls/s × 1.9 µs = 3.5% of a core, budget 2%. Try a narrower target, or a caller of the function that is called less · --duty 57% · --budget 3.6% (5% at most here)"},
+		{50, false, "Stopped before capturing: 18,400 calls/s × 1.9 µs = 3.5% of a core, budget 2%. Try a narrower target, or a caller of the function that is called less · --budget 3.6% (5% at most here)"},
+		{30, false, "Stopped before capturing: 18,400 calls/s × 1.9 µs = 3.5% of a core, budget 2%. Try a narrower target, or a caller of the function that is called less"},
 	} {
-		if got := overBudget("Stopped before capturing", l, 20, c.most).Message; got != c.want {
+		if got := overBudget("Stopped before capturing", l, 20, c.most, c.mayPause).Message; got != c.want {
 			t.Errorf("got %q\nwant %q", got, c.want)
 		}
 	}

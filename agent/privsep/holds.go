@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -38,6 +39,9 @@ type hold struct {
 	subject  *subject
 	spec     probe.Spec // that was granted
 	deadline *bootTimer
+
+	program *os.File       // to attach once more; nil unless the session pauses
+	target  *target.Target // likewise
 
 	sites []target.Site // where breakpoints are ours, from before they are set until they were seen gone; guarded by subject.text
 
@@ -160,6 +164,9 @@ func (m *monitor) startHolder(r holdRequest, s *subject, trap time.Duration) (*h
 	defer unix.Close(theirs)
 	h := &hold{conn: newConn(ours, "holder"), subject: s, spec: granted.grant.Spec}
 	h.conn.values = maxRequestValues
+	if h.spec.Limits.Duty != 0 {
+		h.conn.acceptFiles()
+	}
 	var out held
 	var socket int
 	var watchErr error
@@ -205,6 +212,7 @@ func (h *hold) watch(deadlineNs uint64) (err error) {
 // otherwise ends it.
 func (m *monitor) oversee(h *hold) {
 	defer h.conn.close()
+	defer func() { closeFiles([]*os.File{h.program}) }() // which may be nil
 	err := m.overseeAttach(h)
 	if err == nil {
 		err = m.overseeDetach(h)
@@ -225,8 +233,13 @@ func (m *monitor) overseeAttach(h *hold) error {
 	if err := h.answer(m.mayAttach(h, n.Attaching)); err != nil {
 		return err
 	}
+	h.target = n.Attaching
 	n = notice{}
-	if _, err := h.conn.receive(&n); err != nil {
+	files, err := h.conn.receive(&n)
+	if err != nil {
+		return err
+	}
+	if err := h.keepProgram(files); err != nil {
 		return err
 	}
 	if !n.Attached {
@@ -235,8 +248,7 @@ func (m *monitor) overseeAttach(h *hold) error {
 	return h.answer(m.hasAttached(h))
 }
 
-// overseeDetach hears what the probe costs, until it is detached. Seeing that it is, the monitor gives the agent time to take
-// what was captured.
+// overseeDetach hears what the probe costs and when it pauses, until it is detached.
 func (m *monitor) overseeDetach(h *hold) error {
 	var n notice
 	for asks := true; ; asks = false {
@@ -244,13 +256,25 @@ func (m *monitor) overseeDetach(h *hold) error {
 		if _, err := h.conn.receive(&n); err != nil {
 			return err
 		}
-		if n.Load == nil {
-			break
+		var err error
+		switch {
+		case n.Load != nil:
+			err = m.takeLoad(h, *n.Load, asks)
+		case n.Paused:
+			err = m.paused(h)
+		case n.Resume:
+			err = m.resume(h)
+		default:
+			return m.overseeEnd(h, n)
 		}
-		if err := m.takeLoad(h, *n.Load, asks); err != nil {
+		if err != nil {
 			return err
 		}
 	}
+}
+
+// overseeEnd hears that a probe is detached. Seeing that it is, the monitor gives the agent time to take what was captured.
+func (m *monitor) overseeEnd(h *hold, n notice) error {
 	if !n.Detached {
 		return errors.New("a holder's notice that says nothing")
 	}

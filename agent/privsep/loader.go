@@ -101,7 +101,16 @@ func (l *holderLoader) run() error {
 		return err
 	}
 	defer attachment.Close()
-	if err := l.ask(notice{Attached: true}); err != nil {
+	var again []int
+	if p.Limits.Duty != 0 {
+		file, err := program.EntryFile()
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		again = append(again, int(file.Fd()))
+	}
+	if err := l.ask(notice{Attached: true}, again...); err != nil {
 		return err
 	}
 	return l.becomeReader(p, program, attachment)
@@ -149,8 +158,8 @@ func (l *holderLoader) compareFile(site target.Site) error {
 }
 
 // ask gives the monitor a notice and waits until it says to go on.
-func (l *holderLoader) ask(n notice) error {
-	if err := l.monitor.send(n); err != nil {
+func (l *holderLoader) ask(n notice, files ...int) error {
+	if err := l.monitor.send(n, files...); err != nil {
 		return err
 	}
 	var o order

@@ -136,15 +136,20 @@ type order struct {
 	Proceed bool           `json:"proceed,omitempty"`
 	Problem *problem.Error `json:"problem,omitempty"`
 	Stop    string         `json:"stop,omitempty"`
+	// Resumed comes with the links of the probe that was attached once more.
+	Resumed bool `json:"resumed,omitempty"`
 }
 
 type notice struct {
 	// Attaching is what the holder is about to attach.
 	Attaching *target.Target `json:"attaching,omitempty"`
-	// Attached says that it is, and Detached that it is not any more.
+	// Attached says that it is, with the program if that will be attached again, and Detached that it is not any more.
 	Attached bool `json:"attached,omitempty"`
 	Detached bool `json:"detached,omitempty"`
 	// Load is what the session took of its target since the last notice. The first one is answered: the holder asks
 	// whether the node has so much left, and captures only then.
 	Load *load `json:"load,omitempty"`
+	// Paused says that the probe is detached for now, and Resume asks to attach it once more.
+	Paused bool `json:"paused,omitempty"`
+	Resume bool `json:"resume,omitempty"`
 }

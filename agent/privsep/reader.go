@@ -51,9 +51,11 @@ type reader struct {
 	cause  string         // set before ended is closed
 	why    *problem.Error // likewise: what a requester is told of an end that nobody asked for
 
-	admitted chan struct{} // closed when the monitor says that the node has so much left
-	captures chan struct{} // closed when the program captures
-	governed chan error    // when nobody looks at the counts any more
+	admitted chan struct{}   // closed when the monitor says that the node has so much left
+	captures chan struct{}   // closed when the program captures
+	governed chan error      // when nobody looks at the counts any more
+	windows  chan []*os.File // links of the probe that was attached once more
+	paused   chan error      // when nobody pauses or resumes any more
 
 	// queue is what a goroutine of its own sends to the agent: reading and detaching must not wait for the agent.
 	queue  chan report
@@ -69,7 +71,7 @@ func runReader() error {
 	if err != nil {
 		return err
 	}
-	r := reader{ended: make(chan struct{}), admitted: make(chan struct{}), captures: make(chan struct{}), governed: make(chan error, 1), queue: make(chan report, maxQueued)}
+	r := reader{ended: make(chan struct{}), admitted: make(chan struct{}), captures: make(chan struct{}), governed: make(chan error, 1), windows: make(chan []*os.File), paused: make(chan error, 1), queue: make(chan report, maxQueued)}
 	if err := takeOver(fd, &r.handover); err != nil {
 		return err
 	}
@@ -83,7 +85,7 @@ func runReader() error {
 	}
 	image.releaseSoon()
 	// Before a byte of a record is looked at, but after opening, which reads how many processors there are.
-	if err := readerPolicy().install(); err != nil {
+	if err := readerPolicy(r.Plan.Limits.Duty != 0).install(); err != nil {
 		return err
 	}
 	return r.run()
@@ -94,6 +96,9 @@ func (r *reader) open() error {
 		unix.CloseOnExec(fd)
 	}
 	r.agent, r.monitor = newConn(r.Agent, "agent"), newConn(r.Monitor, "monitor")
+	if r.Plan.Limits.Duty != 0 {
+		r.monitor.acceptFiles()
+	}
 	file := func(fd int, name string) *os.File { return os.NewFile(uintptr(fd), name) }
 	files := &loader.Files{
 		Ring:    file(r.Ring, "ring"),
@@ -137,6 +142,7 @@ func (r *reader) run() error {
 	go r.obey()
 	go r.listen()
 	go func() { r.governed <- r.govern() }()
+	go func() { r.paused <- r.pause() }()
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -169,6 +175,7 @@ func (r *reader) readAndDetach() error {
 		r.end(event.EndHolderLost)
 	}
 	// What the governor has left to tell comes before what follows.
+	err = errors.Join(err, <-r.paused) // whose links are there then
 	if err := errors.Join(err, r.records.Detach(), <-r.governed); err != nil {
 		return err
 	}
@@ -273,17 +280,26 @@ func (r *reader) isEnded() bool {
 	}
 }
 
-// obey ends the session when the monitor says so, or is gone. Once, it may say that the session is admitted.
+// obey does what the monitor says until that is gone: it ends the session, admits it once, and hands over the links of a probe that
+// was attached once more, to whoever waits for them.
 func (r *reader) obey() {
-	for admitted := false; ; admitted = true {
+	defer close(r.windows)
+	for admitted := false; ; {
 		var o order
-		_, err := r.monitor.receive(&o)
-		switch {
-		case err != nil:
+		files, err := r.monitor.receive(&o)
+		if err != nil {
 			r.end(event.EndAgentLost)
+			return
+		}
+		switch {
 		case o.Proceed && !admitted:
 			close(r.admitted)
-			continue
+			admitted = true
+		case o.Resumed && admitted:
+			if o.Stop != "" {
+				r.endFor(o.Stop, o.Problem)
+			}
+			r.windows <- files
 		case o.Problem != nil:
 			r.trip(o.Problem)
 		case o.Stop != "":
@@ -291,7 +307,6 @@ func (r *reader) obey() {
 		default:
 			r.end(event.EndAgentLost)
 		}
-		return
 	}
 }
 

@@ -29,7 +29,7 @@ func (r *reader) keepBudget() error {
 	if err := r.admit(&m); err != nil || r.isEnded() {
 		return err
 	}
-	g := governor{budget: r.Budgets.Session}
+	g := governor{budget: r.Budgets.Session, duty: r.Plan.Limits.Duty}
 	ticker := time.NewTicker(quarter)
 	defer ticker.Stop()
 	for looks := 1; ; looks++ {
@@ -43,7 +43,7 @@ func (r *reader) keepBudget() error {
 			return err
 		}
 		if over, trips := g.observe(l); trips {
-			r.trip(overBudget("Stopped", over, r.Budgets.Session, r.Budgets.Most))
+			r.trip(overBudget("Stopped", over, r.Budgets.Session, r.Budgets.Most, r.mayPause()))
 			return nil
 		}
 		r.endAtLimit(m.counts)
@@ -69,8 +69,11 @@ func (r *reader) admit(m *meter) error {
 	if err != nil {
 		return err
 	}
+	if duty := r.Plan.Limits.Duty; duty != 0 { // as it will be, of each second
+		l = l.within(duty)
+	}
 	if l.over(r.Budgets.Session) {
-		r.trip(overBudget("Stopped before capturing", l, r.Budgets.Session, r.Budgets.Most))
+		r.trip(overBudget("Stopped before capturing", l, r.Budgets.Session, r.Budgets.Most, r.mayPause()))
 		return nil
 	}
 	if err := r.monitor.send(notice{Load: &l}); err != nil {
@@ -91,6 +94,9 @@ func (r *reader) admit(m *meter) error {
 	}
 	return nil
 }
+
+// mayPause says whether the session could pause, and does not.
+func (r *reader) mayPause() bool { return r.Plan.Limits.Duty == 0 && r.Plan.Returns == nil }
 
 // trip ends the session because it, or the node, is over its budget.
 func (r *reader) trip(why *problem.Error) { r.endFor(event.EndTripped, why) }

@@ -121,13 +121,17 @@ func inspectorPolicy() syscallPolicy {
 	}
 }
 
-// readerPolicy: the same, and eBPF maps that are open.
-func readerPolicy() syscallPolicy {
-	return syscallPolicy{
+// readerPolicy: the same, and eBPF maps that are open. One that pauses receives descriptors.
+func readerPolicy(pauses bool) syscallPolicy {
+	p := syscallPolicy{
 		allow:  slices.Concat(runtimeCalls, fileCalls, []string{"bpf", "clone", "mmap", "mprotect", "prctl"}),
 		refuse: append(openNothing(), refuse("bpf", seccomp.NotEqual, unix.BPF_MAP_LOOKUP_ELEM, unix.BPF_MAP_UPDATE_ELEM, unix.BPF_MAP_GET_NEXT_KEY, unix.BPF_OBJ_GET_INFO_BY_FD)),
 		kill:   slices.Concat(escapes, sockets),
 	}
+	if pauses {
+		p.allow = append(p.allow, "recvmsg")
+	}
+	return p
 }
 
 // monitorPolicy: files, children, eBPF, and socket pairs with them, but no other socket. What it starts inherits this, so

@@ -29,7 +29,8 @@ var policies = map[string]func() syscallPolicy{
 	"agent":              func() syscallPolicy { return agentPolicy(truncationLandlock) },
 	"agent, Linux 6.1":   func() syscallPolicy { return agentPolicy(oldLandlock) },
 	"inspector":          inspectorPolicy,
-	"reader":             readerPolicy,
+	"reader":             func() syscallPolicy { return readerPolicy(false) },
+	"reader that pauses": func() syscallPolicy { return readerPolicy(true) },
 	"monitor":            func() syscallPolicy { return monitorPolicy(false) },
 	"monitor, Linux 6.1": func() syscallPolicy { return monitorPolicy(true) },
 }

@@ -35,6 +35,7 @@ type request struct {
 	valueBytes uint32
 	maxBytes   uint64
 	budget     string
+	duty       string
 	count      bool
 	hist       string
 }
@@ -60,6 +61,7 @@ func (r *request) add(cmd *cobra.Command) {
 	f.StringVar(&r.node, "node", "", "`NAME` of the node; needed where there are several")
 	f.Uint32Var(&r.valueBytes, "value-bytes", probe.DefaultValueBytes, fmt.Sprintf("`N` bytes of one string, at most %d", probe.MaxValueBytes))
 	f.StringVar(&r.budget, "budget", "", fmt.Sprintf("take at most this `SHARE` of a core from the process, such as 0.5%% (default %v)", probe.Budget(probe.DefaultBudget)))
+	f.StringVar(&r.duty, "duty", "", "attach for this `SHARE` of each second only, such as 20%")
 	f.Uint64Var(&r.maxBytes, "max-bytes", probe.DefaultMaxBytes, "`N` bytes of events in all")
 }
 
@@ -95,6 +97,11 @@ func (r *request) spec(args []string) (probe.Spec, error) {
 	}
 	if r.budget != "" {
 		if s.Limits.Budget, err = probe.ParseBudget(r.budget); err != nil {
+			return s, invalid("%v", err)
+		}
+	}
+	if r.duty != "" {
+		if s.Limits.Duty, err = probe.ParseDuty(r.duty); err != nil {
 			return s, invalid("%v", err)
 		}
 	}

@@ -207,5 +207,6 @@ const (
 	EndRevoked        = "revoked"
 	EndTripped        = "tripped" // over its budget, or over what the node has left
 	EndNotAttached    = "not_attached"
-	EndAuditLost      = "audit_lost" // the record `attached` could not be made durable
+	EndNotResumed     = "not_resumed" // the probe could not be attached once more
+	EndAuditLost      = "audit_lost"  // the record `attached` could not be made durable
 )

@@ -109,6 +109,7 @@ type Limits struct {
 	MaxBytes   uint64        `json:"maxBytes"`             // bytes of records; default 8 MiB
 	ValueBytes uint32        `json:"valueBytes,omitempty"` // bytes captured of one string; default 256, at most 4096
 	Budget     Budget        `json:"budget"`               // what it may cost the target; default 2 % of a core
+	Duty       Duty          `json:"duty,omitempty"`       // how much of each second it is attached; 0: all
 }
 
 // Floors and defaults. No policy and no flag goes beyond the maxima.

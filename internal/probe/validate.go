@@ -45,6 +45,10 @@ func (s *Spec) Validate() error {
 	if err := s.Limits.Validate(); err != nil {
 		return err
 	}
+	if s.Limits.Duty != 0 && s.Returns() {
+		return errors.New("--duty: a call that begins in one second and returns in another would be paired with the wrong one: leave --ret, " +
+			"--slower-than and --errors-only out")
+	}
 	if err := s.validateAggregate(); err != nil {
 		return err
 	}
@@ -116,6 +120,8 @@ func (l *Limits) Validate() error {
 		return fmt.Errorf("limit of %d bytes: at most %d", l.MaxBytes, MaxBytes)
 	case l.ValueBytes > MaxValueBytes:
 		return fmt.Errorf("limit of %d bytes a value: at most %d", l.ValueBytes, MaxValueBytes)
+	case l.Duty.validate() != nil:
+		return l.Duty.validate()
 	case l.Budget > MaxBudget:
 		return fmt.Errorf("--budget %v: at most %v", l.Budget, Budget(MaxBudget))
 	}

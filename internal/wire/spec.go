@@ -32,6 +32,7 @@ func FromSpec(m *keyholev1.Spec) (*probe.Spec, error) {
 			MaxBytes:   m.GetLimits().GetMaxBytes(),
 			ValueBytes: m.GetLimits().GetValueBytes(),
 			Budget:     probe.Budget(m.GetLimits().GetBudget()),
+			Duty:       probe.Duty(m.GetLimits().GetDuty()),
 		},
 		SlowerThan: m.GetSlowerThan().AsDuration(),
 		Errors:     probe.Errors(m.GetErrors()),
@@ -86,6 +87,7 @@ func ToLimits(l probe.Limits) *keyholev1.Limits {
 		MaxBytes:   l.MaxBytes,
 		ValueBytes: l.ValueBytes,
 		Budget:     uint32(l.Budget),
+		Duty:       uint32(l.Duty),
 	}
 }
 

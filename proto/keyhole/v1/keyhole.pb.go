@@ -380,6 +380,7 @@ type Limits struct {
 	MaxBytes      uint64                 `protobuf:"varint,5,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	ValueBytes    uint32                 `protobuf:"varint,6,opt,name=value_bytes,json=valueBytes,proto3" json:"value_bytes,omitempty"`
 	Budget        uint32                 `protobuf:"varint,7,opt,name=budget,proto3" json:"budget,omitempty"` // of processor time, in thousandths of a core
+	Duty          uint32                 `protobuf:"varint,8,opt,name=duty,proto3" json:"duty,omitempty"`     // percent of each second in which the probe is attached; 0: all of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -459,6 +460,13 @@ func (x *Limits) GetValueBytes() uint32 {
 func (x *Limits) GetBudget() uint32 {
 	if x != nil {
 		return x.Budget
+	}
+	return 0
+}
+
+func (x *Limits) GetDuty() uint32 {
+	if x != nil {
+		return x.Duty
 	}
 	return 0
 }
@@ -4522,7 +4530,7 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\tRedaction\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x80\x02R\x04path\x12!\n" +
-	"\x06action\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x06action\"\x89\x02\n" +
+	"\x06action\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x06action\"\xa6\x02\n" +
 	"\x06Limits\x125\n" +
 	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x03ttl\x12\x19\n" +
 	"\bmax_hits\x18\x02 \x01(\x04R\amaxHits\x12\x1d\n" +
@@ -4531,7 +4539,8 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\tmax_bytes\x18\x05 \x01(\x04B\v\xbaH\b2\x06\x18\x80\x80\x80\x80\x04R\bmaxBytes\x12)\n" +
 	"\vvalue_bytes\x18\x06 \x01(\rB\b\xbaH\x05*\x03\x18\x80 R\n" +
 	"valueBytes\x12!\n" +
-	"\x06budget\x18\a \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x06budget\"\xf4\x06\n" +
+	"\x06budget\x18\a \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x06budget\x12\x1b\n" +
+	"\x04duty\x18\b \x01(\rB\a\xbaH\x04*\x02\x18dR\x04duty\"\xf4\x06\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x04spec\x18\x02 \x01(\v2\x10.keyhole.v1.SpecR\x04spec\x12\x1c\n" +

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/keyhole-dev/keyhole/cmd/keyhole/internal/table"
+	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/redact"
 	"github.com/keyhole-dev/keyhole/internal/target"
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
@@ -169,6 +170,9 @@ func name(f *keyholev1.Field) string {
 
 func limits(l *keyholev1.Limits) string {
 	parts := []string{length(l.GetTtl().AsDuration()), number(uint64(l.GetRate())) + " events/s", size(l.GetMaxBytes()), "budget " + budget(l)}
+	if d := probe.Duty(l.GetDuty()); d > 0 {
+		parts = append(parts, fmt.Sprintf("attached for %v of each second", d.Window()))
+	}
 	if n := l.GetMaxHits(); n > 0 {
 		parts = append(parts, number(n)+" events")
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyhole-dev/keyhole/cmd/keyhole/internal/table"
 	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/redact"
 	"github.com/keyhole-dev/keyhole/internal/target"
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
@@ -84,6 +85,9 @@ func (t *Trace) begin(fields []*keyholev1.Field, function, process string, now t
 	}
 	if n := limits.GetSample(); n > 1 {
 		shown += fmt.Sprintf(" of 1 call in %d", n)
+	}
+	if d := limits.GetDuty(); d > 0 {
+		shown += fmt.Sprintf(" for %v of each second", probe.Duty(d).Window())
 	}
 	if s.GetSpec().GetWhere() != "" {
 		shown += " where " + s.GetSpec().GetWhere()

@@ -109,6 +109,7 @@ var endings = map[string]string{
 	event.EndRevoked:        "stopped by somebody else",
 	event.EndNotAttached:    "not attached",
 	event.EndTripped:        "over its budget",
+	event.EndNotResumed:     "it could not be attached once more",
 	event.EndAuditLost:      "the audit record of the attach could not be written",
 }
 
