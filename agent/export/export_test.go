@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
+
 	"github.com/keyhole-dev/keyhole/agent/export"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
@@ -91,6 +93,46 @@ func TestSpan(t *testing.T) {
 	}
 	if v := span.GetAttributes(); v[9].GetKey() != "keyhole.arg.qty" || v[9].GetValue().GetIntValue() != -3 {
 		t.Errorf("an int arrived as %v; want a number", v[9])
+	}
+}
+
+// TestSpanOfACall: with its return a call is one span, from entry to return, which failed if its error is not nil.
+func TestSpanOfACall(t *testing.T) {
+	r, err := otlptest.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for _, v := range r.Environment() {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+	spans, err := telemetry.StartSpans(t.Context(), telemetry.Service{Name: "keyhole-agent"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := checkout
+	call.Duration = 1_234_567 * time.Nanosecond
+	call.Results = []event.Value{{Name: "err", Kind: event.KindError, Value: event.AnError}, {Name: "total", Kind: "int", Value: "7"}}
+	export.Span(spans.Tracer(), &call)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := spans.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	got := r.Spans()
+	if len(got) != 1 {
+		t.Fatalf("%d spans arrived; want 1", len(got))
+	}
+	span := got[0]
+	if took := span.GetEndTimeUnixNano() - span.GetStartTimeUnixNano(); took != 1_234_567 || span.GetStartTimeUnixNano() != uint64(call.Time.UnixNano()) {
+		t.Errorf("it begins at %d and takes %d ns", span.GetStartTimeUnixNano(), took)
+	}
+	if span.GetStatus().GetCode() != tracev1.Status_STATUS_CODE_ERROR {
+		t.Errorf("status %v", span.GetStatus())
+	}
+	if total, _ := otlptest.Attribute(span.GetAttributes(), "keyhole.ret.total"); total != "7" {
+		t.Errorf("keyhole.ret.total = %q", total)
 	}
 }
 

@@ -78,7 +78,7 @@ func TestHarmfulSites(t *testing.T) {
 	defer s.release()
 	test := doctor.SelfTest{Trap: 1}
 	for _, name := range []string{
-		doctor.CheckLoad, doctor.CheckCapture, doctor.CheckRedact, doctor.CheckScope, doctor.CheckDeadline, doctor.CheckDetach, doctor.CheckCost,
+		doctor.CheckLoad, doctor.CheckCapture, doctor.CheckRedact, doctor.CheckThreads, doctor.CheckScope, doctor.CheckDeadline, doctor.CheckDetach, doctor.CheckCost,
 	} {
 		test.Add(name, doctor.Pass, "")
 	}

@@ -42,6 +42,7 @@ type call struct {
 	Number uint64 `json:"number"`
 	Text   []byte `json:"text"` // with a zero at its end
 	Times  uint64 `json:"times"`
+	Thread bool   `json:"thread,omitempty"` // of a thread that is not the process's first
 }
 
 // An answer is what came of an order, and how the functions look at the end of it.
@@ -95,7 +96,7 @@ func (o *order) obey() (*answer, error) {
 	case o.Filter:
 		return a, filter()
 	case o.Call != nil && o.Call.Times > 0 && len(o.Call.Text) > 0:
-		callSite(o.Call.Number, &o.Call.Text[0], o.Call.Times)
+		o.Call.make()
 	case o.Rounds > 0:
 		a.CallNs = timeCalls(o.Rounds)
 	case o.NOP > 0 && o.NOP <= len(nops()) && o.Calls > 0:
@@ -104,6 +105,19 @@ func (o *order) obey() (*answer, error) {
 		return nil, errors.New("an order that asks for nothing")
 	}
 	return a, nil
+}
+
+func (c *call) make() {
+	if !c.Thread {
+		callSite(c.Number, &c.Text[0], c.Times)
+		return
+	}
+	done := make(chan struct{})
+	go func() { // this goroutine keeps the first thread
+		defer close(done)
+		callSite(c.Number, &c.Text[0], c.Times)
+	}()
+	<-done
 }
 
 // timeCalls returns what a call of site takes: the median of some rounds, since what the machine does besides makes single ones

@@ -75,6 +75,11 @@ func (r *Report) kernel() []Finding {
 		list = append(list, Finding{"lockdown", Fact, "the kernel is not locked down, or does not say so (/sys/kernel/security is not mounted)", ""})
 	}
 	switch {
+	case f.UprobeMulti && !uprobeMultiMended(f.Kernel):
+		list = append(list, Finding{
+			"uprobe_multi", Limited, "it works, and this release had a fault that an attach which fails can set off (CVE-2024-47675), unless its distribution has mended it",
+			"Linux 6.6.54, 6.10.13, 6.11.2, or 6.12 and later",
+		})
 	case f.UprobeMulti:
 		list = append(list, Finding{"uprobe_multi", Good, "the kernel binds a probe to its process, with one link for all places", ""})
 	case f.PerfEvents:
@@ -91,6 +96,17 @@ func (r *Report) kernel() []Finding {
 		list = append(list, Finding{"kernel functions", Limited, "functions of the kernel cannot be probed: it has no kprobes", "a kernel built with CONFIG_KPROBE_EVENTS"})
 	}
 	return list
+}
+
+// uprobeMultiMended says whether a release has commit 5fe6e308abae, or that of its branch. A distribution's may have it under an older
+// number, which is why it is said, and nothing refused.
+func uprobeMultiMended(release string) bool {
+	for branch, from := range map[[2]int]int{{6, 6}: 54, {6, 10}: 13, {6, 11}: 2} {
+		if patch, ok := patchOf(release, branch); ok {
+			return patch >= from
+		}
+	}
+	return atLeast(release, [2]int{6, 12})
 }
 
 func (r *Report) machine() []Finding {

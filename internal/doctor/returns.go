@@ -43,6 +43,19 @@ func atLeast(release string, version [2]int) bool {
 	return errA == nil && errB == nil && version != [2]int{} && (a > version[0] || a == version[0] && b >= version[1])
 }
 
+// patchOf is the third number of a release of a branch.
+func patchOf(release string, branch [2]int) (patch int, ok bool) {
+	rest, ok := strings.CutPrefix(release, fmt.Sprintf("%d.%d.", branch[0], branch[1]))
+	if !ok {
+		return 0, false
+	}
+	if end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' }); end >= 0 {
+		rest = rest[:end]
+	}
+	patch, err := strconv.Atoi(rest)
+	return patch, err == nil
+}
+
 func or(text, otherwise string) string {
 	if text == "" {
 		return otherwise

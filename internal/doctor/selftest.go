@@ -45,6 +45,7 @@ const (
 	CheckLoad          = "load"           // the kernel takes the program and the child its probe
 	CheckCapture       = "capture"        // a call is one event with the values that it was made with
 	CheckRedact        = "redact"         // what is to be withheld is not among the bytes that left the kernel
+	CheckThreads       = "threads"        // so is a call in another thread of the process
 	CheckScope         = "scope"          // another process of the same file is not touched
 	CheckDeadline      = "deadline"       // nothing is captured behind the deadline
 	CheckDetach        = "detach"         // the text is as it was before
@@ -56,7 +57,7 @@ const (
 )
 
 // required are the checks that a node must pass.
-var required = []string{CheckLoad, CheckCapture, CheckRedact, CheckScope, CheckDeadline, CheckDetach, CheckCost}
+var required = []string{CheckLoad, CheckCapture, CheckRedact, CheckThreads, CheckScope, CheckDeadline, CheckDetach, CheckCost}
 
 // Outcome is the outcome of a check, and what was seen; empty if the test did not make it.
 func (t *SelfTest) Outcome(name string) (Outcome, string) {
