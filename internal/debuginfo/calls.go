@@ -28,6 +28,9 @@ type body struct {
 // There is none where no function is known to be.
 func (d *Data) CallsAt(pc uint64) ([]Place, error) {
 	u, r, err := d.unitAt(pc)
+	if errors.Is(err, dwarf.ErrUnknownPC) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -19,12 +19,15 @@ type Frame struct {
 	Return bool `json:"return,omitempty"`
 }
 
+// UnknownModule stands for a part of memory in which no code was mapped when the process was looked at.
+const UnknownModule = "unknown"
+
 // String is the frame as one line: "main.Total /src/cart.go:41", with " (inlined)" behind it if so; "libc.so.6+0x29ca8" where the
 // function is not known.
 func (f Frame) String() string {
 	switch {
-	case f.Function == "" && f.Module == "":
-		return "unknown"
+	case f.Function == "" && f.Offset == 0:
+		return UnknownModule
 	case f.Function == "":
 		return fmt.Sprintf("%s+%#x", f.Module, f.Offset)
 	}
@@ -40,9 +43,10 @@ func (f Frame) String() string {
 
 // Reasons why the rest of a stack is not known: an open list.
 const (
-	CutDepth        = "more calls than are read"
-	CutNoFrames     = "a caller keeps no frame pointer"
-	CutOtherProgram = "not known whether that library keeps frame pointers"
+	CutDepth    = "there are more callers than are read"
+	CutNoFrames = "its caller is not known: it is not proved to keep a frame pointer"
+	CutLibrary  = "its caller is not known: nothing is known of that library's frames"
+	CutLong     = "the names are longer than is shown"
 )
 
 // StackLines is the stack as lines, with the reason why the rest is not known as the last one, in parentheses.

@@ -5,7 +5,6 @@
 package symbol
 
 import (
-	"debug/dwarf"
 	"errors"
 	"fmt"
 	"io"
@@ -62,6 +61,8 @@ type Place struct {
 type Location struct {
 	// Frames are the function there and those around it, the innermost first; all but the last are inlined. None: nothing is known.
 	Frames []event.Frame `json:"frames,omitempty"`
+	// Wrapper says that the code there is what the compiler of Go makes between a call and a method, which stack traces leave out.
+	Wrapper bool `json:"wrapper,omitempty"`
 	// NoFramePointer says that the code there uses the frame pointer for something else, so that what a walk found behind this
 	// frame is not proved to be its callers.
 	NoFramePointer bool `json:"noFramePointer,omitempty"`
@@ -94,7 +95,8 @@ func (t *Table) lookup(pc uint64, isReturn bool) Location {
 	}
 	if t.program != nil {
 		if frames := t.program.lookup(at); frames != nil {
-			return Location{Frames: withoutWrappers(frames)}
+			frames = withoutWrappers(frames)
+			return Location{Frames: frames, Wrapper: len(frames) == 0}
 		}
 	}
 	l := Location{NoFramePointer: isReturn && !t.keepsFramePointer(at)}
@@ -130,7 +132,7 @@ func (t *Table) debugged(pc uint64) ([]event.Frame, error) {
 		return nil, nil
 	}
 	places, err := t.debug.CallsAt(pc)
-	if err != nil && !errors.Is(err, dwarf.ErrUnknownPC) {
+	if err != nil {
 		return nil, fmt.Errorf("look up %#x: %w", pc, err)
 	}
 	var frames []event.Frame
