@@ -150,6 +150,11 @@ func (r *runner) hold(j *job) {
 // If they are not to be handed on they are taken all the same, so that the holder can end.
 func (r *runner) forward(j *job, handOn bool) {
 	events, admitted := j.holder.Events(), j.holder.Admitted()
+	stacks := r.newStacks(j)
+	defer stacks.close()
+	if handOn {
+		stacks.prepare(j.ctx)
+	}
 	for taking := true; taking; {
 		select {
 		case <-admitted:
@@ -159,6 +164,7 @@ func (r *runner) forward(j *job, handOn bool) {
 			r.handOnCounted(j, a, handOn)
 		case batch, open := <-events:
 			if open && handOn {
+				stacks.name(batch)
 				r.handOn(j, batch)
 			}
 			taking = open

@@ -8,6 +8,7 @@
 #include "pairs.h"
 #include "cost.h"
 #include "aggregate.h"
+#include "stack.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -44,12 +45,21 @@ static __always_inline bool kh_record(struct pt_regs *ctx, __u64 now, struct tas
 	return kh_capture(hit, s, config.if_end, config.entry_end);
 }
 
+/* What a hit works with, one after the other. */
+union kh_room {
+	struct kh_hit hit;
+	struct kh_walk walk;
+};
+
 /* Appends a slot's record to the ring. */
-static __always_inline enum kh_count kh_emit(struct kh_slot *s, struct kh_usage *state)
+static __always_inline enum kh_count kh_emit(struct pt_regs *ctx, struct kh_slot *s, struct kh_usage *state, struct kh_walk *walk)
 {
 	struct kh_record *r = (struct kh_record *)s->out;
-	__u32 n = s->out_used;
+	__u32 n;
 
+	if (!kh_append_callers(ctx, s, walk))
+		return KH_LOST;
+	n = s->out_used;
 	if (n > KH_MAX_OUT)
 		return KH_LOST;
 	r->bytes = n;
@@ -69,7 +79,7 @@ static __always_inline enum kh_count kh_outcome(struct pt_regs *ctx, __u64 now, 
 	struct kh_usage *state = bpf_map_lookup_elem(&kh_state, &key);
 	struct kh_slot *s = 0;
 	struct kh_frame frame;
-	struct kh_hit hit;
+	union kh_room room;
 	enum kh_count outcome;
 
 	if (!state)
@@ -82,8 +92,8 @@ static __always_inline enum kh_count kh_outcome(struct pt_regs *ctx, __u64 now, 
 	if (config.if_end) {
 		if (config.if_reads && !(s = kh_claim()))
 			return KH_LOST;
-		kh_copy_registers(hit.registers, ctx);
-		if (!kh_decide(&hit, s, 0, config.if_end)) {
+		kh_copy_registers(room.hit.registers, ctx);
+		if (!kh_decide(&room.hit, s, 0, config.if_end)) {
 			outcome = KH_FILTERED;
 			goto out;
 		}
@@ -96,8 +106,8 @@ static __always_inline enum kh_count kh_outcome(struct pt_regs *ctx, __u64 now, 
 		if (!s && !(s = kh_claim()))
 			return KH_LOST;
 		if (!config.if_end)
-			kh_copy_registers(hit.registers, ctx);
-		outcome = kh_aggregate(&hit, s);
+			kh_copy_registers(room.hit.registers, ctx);
+		outcome = kh_aggregate(&room.hit, s);
 		goto out;
 	}
 	if (config.pair)
@@ -111,13 +121,13 @@ static __always_inline enum kh_count kh_outcome(struct pt_regs *ctx, __u64 now, 
 	outcome = KH_LOST;
 	if (s) {
 		if (!config.if_end)
-			kh_copy_registers(hit.registers, ctx);
-		if (!kh_record(ctx, now, task, &hit, s))
+			kh_copy_registers(room.hit.registers, ctx);
+		if (!kh_record(ctx, now, task, &room.hit, s))
 			outcome = KH_LOST;
 		else if (config.pair)
 			outcome = kh_wait(&frame, s);
 		else
-			outcome = kh_emit(s, state);
+			outcome = kh_emit(ctx, s, state, &room.walk);
 	}
 	if (!config.pair && outcome != KH_EMITTED)
 		kh_give_back_ticket(state);
@@ -134,7 +144,7 @@ static __always_inline enum kh_count kh_returned(struct pt_regs *ctx, __u64 now,
 	struct kh_usage *state = bpf_map_lookup_elem(&kh_state, &key);
 	__u64 took = now - call->time_ns;
 	struct kh_slot *s;
-	struct kh_hit hit;
+	union kh_room room;
 	enum kh_count outcome;
 
 	if (!state)
@@ -142,8 +152,8 @@ static __always_inline enum kh_count kh_returned(struct pt_regs *ctx, __u64 now,
 	if (took < config.slower_than_ns)
 		return KH_FILTERED;
 	if (config.return_if_end > config.entry_end) {
-		kh_copy_registers(hit.registers, ctx);
-		if (!kh_decide(&hit, 0, config.entry_end, config.return_if_end))
+		kh_copy_registers(room.hit.registers, ctx);
+		if (!kh_decide(&room.hit, 0, config.entry_end, config.return_if_end))
 			return KH_FILTERED;
 	}
 	outcome = kh_admit(state, now, !config.rate_at_entry);
@@ -152,11 +162,11 @@ static __always_inline enum kh_count kh_returned(struct pt_regs *ctx, __u64 now,
 	outcome = KH_LOST;
 	s = kh_claim();
 	if (s) {
-		kh_copy_registers(hit.registers, ctx);
+		kh_copy_registers(room.hit.registers, ctx);
 		if (kh_resume(call, s)) {
 			((struct kh_record *)s->out)->duration_ns = took;
-			if (kh_capture(&hit, s, config.return_if_end, config.n_ops))
-				outcome = kh_emit(s, state);
+			if (kh_capture(&room.hit, s, config.return_if_end, config.n_ops))
+				outcome = kh_emit(ctx, s, state, &room.walk);
 		}
 		kh_release(s);
 	}

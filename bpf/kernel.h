@@ -89,6 +89,22 @@ static __always_inline __u64 kh_g(const struct pt_regs *r)
 	return r->r14;
 }
 
+static __always_inline __u64 kh_frame_pointer(const struct pt_regs *r)
+{
+	return r->bp;
+}
+
+/* Where a function returns to that has no frame of its own yet, or none any more. */
+static __always_inline bool kh_return_address(const struct pt_regs *r, __u64 *to)
+{
+	return !bpf_probe_read_user(to, sizeof(*to), (const void *)r->sp);
+}
+
+static __always_inline __u64 kh_code_address(__u64 address)
+{
+	return address;
+}
+
 /*
  * All of them, in DWARF's order (System V ABI AMD64, figure 3.36), before any is picked: a switch makes clang compute
  * an address from the context's, and the verifier refuses a "dereference of modified ctx ptr".
@@ -138,6 +154,24 @@ static __always_inline __u64 kh_stack(const struct pt_regs *r)
 static __always_inline __u64 kh_g(const struct pt_regs *r)
 {
 	return r->regs[28];
+}
+
+static __always_inline __u64 kh_frame_pointer(const struct pt_regs *r)
+{
+	return r->regs[29];
+}
+
+/* Where a function returns to that has no frame of its own yet, or none any more. */
+static __always_inline bool kh_return_address(const struct pt_regs *r, __u64 *to)
+{
+	*to = r->regs[30];
+	return true;
+}
+
+/* Without the signature that pointer authentication puts into its upper bits. */
+static __always_inline __u64 kh_code_address(__u64 address)
+{
+	return address & ((1ULL << 48) - 1);
 }
 
 static __always_inline void kh_copy_registers(__u64 *to, const struct pt_regs *from)

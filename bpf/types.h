@@ -19,6 +19,7 @@ enum kh_limit {
 	KH_MAX_GROUPS = 256,	 /* that hits are counted in */
 	KH_GROUP_BYTES = 64,	 /* of a value that groups are made by */
 	KH_BUCKETS = 8 * 64 + 8, /* of a histogram, on each side of 0 */
+	KH_MAX_CALLERS = 64,	 /* of the function that is hit, in one record */
 	KH_SLOTS_PER_CPU = 4,	 /* scratch slots for each possible CPU: a hit may be preempted by another */
 };
 
@@ -76,7 +77,10 @@ struct kh_op {
 	__u8 user; /* 1: of a function of the kernel, and the address was given by a process */
 };
 
-/* A record: this header, then one kh_value with its bytes (padded with zeros to 8) for each emitting op. */
+/*
+ * A record: this header, then one kh_value with its bytes (padded with zeros to 8) for each emitting op, then, if they are asked
+ * for, one with the addresses that the function and its callers return to.
+ */
 struct kh_record {
 	__u64 time_ns; /* CLOCK_BOOTTIME: the very reading that was compared with the deadline */
 	__u32 pid;     /* thread group, as the initial PID namespace sees it */
@@ -176,6 +180,8 @@ struct kh_config {
 	__u32 is_signed;	  /* not 0: the number of a histogram is signed */
 	__u32 popped;		  /* not 0: at a return, the return address is off the stack already: the kernel's own return probe */
 	__u32 unused_bits;	  /* the sign of which is so many bits below a word's */
+	__u32 callers;		  /* of the function that are appended to a record, at most KH_MAX_CALLERS; 0: none */
+	__u32 pad;
 	__u64 slower_than_ns;	  /* of calls that took less, none is let through */
 };
 

@@ -79,6 +79,8 @@ type UprobeKhConfig struct {
 	IsSigned         uint32
 	Popped           uint32
 	UnusedBits       uint32
+	Callers          uint32
+	Pad              uint32
 	_                [4]byte
 	SlowerThanNs     uint64
 }
@@ -127,6 +129,7 @@ const (
 	UprobeKhLimitKH_MAX_GROUPS    UprobeKhLimit = 256
 	UprobeKhLimitKH_GROUP_BYTES   UprobeKhLimit = 64
 	UprobeKhLimitKH_BUCKETS       UprobeKhLimit = 520
+	UprobeKhLimitKH_MAX_CALLERS   UprobeKhLimit = 64
 	UprobeKhLimitKH_SLOTS_PER_CPU UprobeKhLimit = 4
 )
 

@@ -11,6 +11,7 @@ import (
 // it is that one; the others begin with "keyhole.".
 const (
 	Function     = semconv.CodeFunctionNameKey // code.function.name: as the linker knows it
+	Stack        = semconv.CodeStacktraceKey   // code.stacktrace: a line for each call, the innermost first
 	ProcessID    = semconv.ProcessPIDKey       // process.pid
 	ThreadID     = semconv.ThreadIDKey         // thread.id
 	ProcessName  = attribute.Key("process.executable.name")

@@ -140,6 +140,16 @@ func (d *Decoder) Decode(record []byte) (event.Event, error) {
 		}
 		f.decode(&list[i], v)
 	}
+	if d.plan.Stack != nil {
+		v, err := rest.next(plan.AddressBytes * d.plan.Stack.Callers)
+		if err != nil {
+			return event.Event{}, fmt.Errorf("decode record: callers: %w", err)
+		}
+		e.Stack = d.stack(&d.plan.Sites[site], v.bytes)
+		if v.truncated {
+			e.StackCut = event.CutDepth
+		}
+	}
 	if len(rest) > 0 {
 		return event.Event{}, fmt.Errorf("decode record: %d bytes behind the last value", len(rest))
 	}

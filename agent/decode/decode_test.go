@@ -186,6 +186,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add(record(part{bytes: "4242", length: 16}, part{bytes: "12345678"}, part{bytes: "abcdefgh", length: 3}))
 	f.Add(record(part{reason: plan.ReasonNil}, part{reason: plan.ReasonFault}, part{reason: plan.ReasonBadLength}))
 	f.Add([]byte{})
+	p.Stack = &plan.Stack{Callers: 2, Modules: []target.Module{{Start: 1 << 20, End: 1 << 21, Own: true}}}
+	f.Add(record(part{}, part{bytes: "12345678"}, part{bytes: "abcdefgh"}, part{bytes: "\x00\x00\x10\x00\x00\x00\x00\x00abcdefgh"}))
 	d := decode.New(p, meta())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := d.Decode(b)
@@ -200,6 +202,9 @@ func FuzzDecode(f *testing.F) {
 		}
 		if v := e.Arguments[0].Value; len(v) > 4*len(`\xff`) {
 			t.Errorf("suffix:4 is %q", v)
+		}
+		if len(e.Stack) == 0 || len(e.Stack) > 3 {
+			t.Errorf("a stack of %d", len(e.Stack))
 		}
 		if e.Arguments[3].Value != "" || e.Arguments[3].Missing != event.Redacted {
 			t.Errorf("a dropped value is %+v", e.Arguments[3])

@@ -55,6 +55,9 @@ func attributes(e *event.Event) []attribute.KeyValue {
 	if e.GoroutineID != 0 {
 		list = append(list, telemetry.GoroutineID.Int64(int64(e.GoroutineID)))
 	}
+	if lines := e.StackLines(); len(lines) > 0 {
+		list = append(list, telemetry.Stack.String(valid(strings.Join(lines, "\n"))))
+	}
 	for i := range e.Arguments {
 		list = appendValue(list, telemetry.Argument(valid(e.Arguments[i].Name)), &e.Arguments[i])
 	}

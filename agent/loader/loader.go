@@ -342,6 +342,9 @@ func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
 	if p.Limits.Sample > 1 {
 		c.SampleBelow = uint32((1 << 32) / uint64(p.Limits.Sample))
 	}
+	if p.Stack != nil {
+		c.Callers = uint32(p.Stack.Callers)
+	}
 	c.Aggregate = uint32(aggregates[p.Aggregate])
 	if p.Aggregate == probe.AggregateHistogram && p.Fields[0].Kind == target.KindInt {
 		c.IsSigned, c.UnusedBits = 1, uint32(64-8*p.Fields[0].Size)

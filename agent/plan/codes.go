@@ -15,6 +15,8 @@ const (
 	poolBytes = 1024  // KH_POOL_BYTES
 	// MaxWaiting is how many calls wait for their return at the same time: KH_MAX_WAITING.
 	MaxWaiting = 65536
+	// MaxCallers is how many callers of a function one record says: KH_MAX_CALLERS.
+	MaxCallers = 64
 	maxGroup   = 64 // KH_GROUP_BYTES
 	maxRegs    = 32 // KH_MAX_REGS
 

@@ -27,6 +27,7 @@ func TestNumbersAreTheKernels(t *testing.T) {
 	ours := map[string]int{
 		"KH_MAX_OPS": MaxOps, "KH_MAX_SLOTS": MaxSlots, "KH_MAX_VALUE": MaxValue, "KH_MAX_OUT": MaxOut, "KH_POOL_BYTES": poolBytes,
 		"KH_MAX_WAITING": MaxWaiting,
+		"KH_MAX_CALLERS": MaxCallers,
 		"KH_MAX_REGS":    maxRegs,
 		"KH_OP_END":      int(OpEnd), "KH_OP_REG": int(OpReg), "KH_OP_LOAD": int(OpLoad), "KH_OP_EMIT": int(OpEmit), "KH_OP_BYTES": int(OpBytes),
 		"KH_OP_CSTR": int(OpCStr), "KH_OP_IF_INT": int(OpIfInt), "KH_OP_IF_BYTES": int(OpIfBytes), "KH_OP_IF_CSTR": int(OpIfCStr),

@@ -144,7 +144,10 @@ func (c *compiler) compile() error {
 	if c.plan.Ops, err = c.build.ops("--arg"); err != nil {
 		return err
 	}
-	return c.returns()
+	if err := c.returns(); err != nil {
+		return err
+	}
+	return c.stack()
 }
 
 // fits refuses a record that outgrew what one probe can carry with its last value.

@@ -83,6 +83,9 @@ func (p *Plan) Listing() string {
 			line("", "not read: "+f.Missing, f.Path, f.Rule)
 		}
 	}
+	if p.Stack != nil {
+		line("", fmt.Sprintf("then the addresses of at most %d callers, by frame pointers", p.Stack.Callers))
+	}
 	line("", fmt.Sprintf("a record has at most %d bytes", p.MaxRecordBytes()))
 	if err := w.Flush(); err != nil {
 		panic("plan: a strings.Builder takes everything: " + err.Error())

@@ -27,6 +27,7 @@ type Plan struct {
 	Conditions []Condition `json:"conditions,omitempty"`
 	Fields     []Field     `json:"fields"`
 	Returns    *Returns    `json:"returns,omitempty"` // nil: nothing looks at returns
+	Stack      *Stack      `json:"stack,omitempty"`   // nil: nobody asked for callers
 	Limits     Limits      `json:"limits"`
 	// Goroutine is set if the first emitted value is the goroutine's number.
 	Goroutine    bool   `json:"goroutine"`
@@ -136,7 +137,7 @@ func (p *Plan) MaxRecordBytes() int {
 // MaxWaitingBytes is the length of the longest record as it waits for a call's return.
 func (p *Plan) MaxWaitingBytes() int {
 	entry := *p
-	entry.Returns = nil
+	entry.Returns, entry.Stack = nil, nil
 	return entry.MaxRecordBytes()
 }
 
@@ -158,6 +159,10 @@ func (p *Plan) layout() (lastStart, total int) {
 			lastStart = total + ValueHeaderBytes
 			total = lastStart + Padded(f.MaxBytes)
 		}
+	}
+	if p.Stack != nil {
+		lastStart = total + ValueHeaderBytes
+		total = lastStart + AddressBytes*p.Stack.Callers
 	}
 	return lastStart, total
 }

@@ -45,7 +45,7 @@ func (p *Plan) verify() error {
 	if err := p.Returns.verify(p); err != nil {
 		return fmt.Errorf("returns: %w", err)
 	}
-	return errors.Join(p.verifyAggregate(), p.verifyOps())
+	return errors.Join(p.verifyAggregate(), p.verifyStack(), p.verifyOps())
 }
 
 func (l *Limits) verify() error {

@@ -26,6 +26,7 @@ type HoldRequest struct {
 
 // A Holder is the agent's view of the process that carries out one session.
 type Holder struct {
+	id       uint64
 	pid      int
 	news     *news
 	conn     *conn
@@ -72,7 +73,7 @@ func (c *Client) hold(ctx context.Context, r HoldRequest) (*Holder, error) {
 	if a.reply.Held == nil || a.file == nil {
 		return nil, errors.New("the monitor's reply holds no holder")
 	}
-	h := &Holder{news: a.news, pid: a.reply.Held.PID, conn: &conn{file: a.file}, events: make(chan []event.Event, 16), admitted: make(chan struct{}), counted: make(chan *event.Aggregate, 1), done: make(chan struct{})}
+	h := &Holder{id: a.reply.Held.ID, news: a.news, pid: a.reply.Held.PID, conn: &conn{file: a.file}, events: make(chan []event.Event, 16), admitted: make(chan struct{}), counted: make(chan *event.Aggregate, 1), done: make(chan struct{})}
 	stop := context.AfterFunc(ctx, h.conn.close)
 	err = h.attach(r)
 	if !stop() { // the connection is closed, or about to be

@@ -35,6 +35,8 @@ type handed struct {
 	Kernel *policy.Kernel `json:"kernel,omitempty"`
 	// OtherProcesses that the selector matched too.
 	OtherProcesses int `json:"otherProcesses"`
+	// Symbols says that the inspector is to look up addresses and nothing else: nobody hears it vouch for a Target.
+	Symbols bool `json:"symbols,omitempty"`
 }
 
 // inspect looks a process up and starts an inspector for it. It returns the inspector's socket.

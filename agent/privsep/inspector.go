@@ -53,7 +53,11 @@ func runInspector() error {
 	if err := takeOver(firstDescriptor+1, &h); err != nil {
 		return err
 	}
-	in := h.input(os.NewFile(firstDescriptor+2, "executable"))
+	exe := os.NewFile(firstDescriptor+2, "executable")
+	if h.Symbols {
+		return answerSymbols(agent, exe, h.Identity.Size)
+	}
+	in := h.input(exe)
 	for {
 		var q question
 		if _, err := agent.receive(&q); err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
+	"github.com/keyhole-dev/keyhole/internal/symbol"
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
@@ -22,12 +23,13 @@ type hello struct {
 	OldKernel bool `json:"oldKernel"`
 }
 
-// A request of the agent. Exactly one of the pointers is set.
+// A request of the agent. Exactly one of what follows the number is set.
 type request struct {
 	ID      uint64          `json:"id"` // the reply repeats it
 	Inspect *probe.Selector `json:"inspect,omitempty"`
 	Compare *compareRequest `json:"compare,omitempty"`
 	Hold    *holdRequest    `json:"hold,omitempty"`
+	Symbols uint64          `json:"symbols,omitempty"` // the holder whose session's stacks are to be looked up
 	Check   bool            `json:"check,omitempty"`
 }
 
@@ -84,6 +86,7 @@ type ended struct {
 type question struct {
 	Resolve   *probe.Spec        `json:"resolve,omitempty"`
 	Functions *functionsQuestion `json:"functions,omitempty"`
+	Places    []symbol.Place     `json:"places,omitempty"`
 }
 
 type functionsQuestion struct {

@@ -51,8 +51,9 @@ type monitor struct {
 	inspections map[uint64]*subject
 	holds       map[uint64]*hold
 
-	inspecting, holding slots
-	reaping             sync.WaitGroup
+	inspecting, holding, symbolising slots
+
+	reaping sync.WaitGroup
 }
 
 // runMonitor is the monitor's whole life. It ends when the agent has ended, and then everything else has.
@@ -108,6 +109,7 @@ func newMonitor(o Options) (*monitor, error) {
 		holds:       make(map[uint64]*hold),
 		inspecting:  make(slots, maxInspections),
 		holding:     make(slots, maxHolders),
+		symbolising: make(slots, maxSymbolising),
 	}
 	if m.self, err = fileIDOf(selfExecutable); err != nil {
 		return nil, err
@@ -209,6 +211,8 @@ func (m *monitor) answer(r request) {
 		err = m.compare(*r.Compare)
 	case r.Hold != nil:
 		out.Held, socket, err = m.hold(*r.Hold)
+	case r.Symbols != 0:
+		socket, err = m.symbols(r.Symbols)
 	case r.Check:
 		<-m.checked
 		out.Checked = m.report

@@ -162,6 +162,12 @@ func (p *program) resolve(spec *probe.Spec) (*target.Target, error) {
 		return nil, err
 	}
 	t.GoroutineID = p.goroutine(f)
+	if spec.Stack {
+		if t.Stack, err = p.stack(); err != nil {
+			return nil, err
+		}
+		t.Notes = append(t.Notes, p.stackNote())
+	}
 	if spec.Returns() {
 		if err := p.returns(t, v, spec); err != nil {
 			return nil, err

@@ -38,6 +38,7 @@ type request struct {
 	duty       string
 	count      bool
 	hist       string
+	stack      bool
 }
 
 // add defines the flags on a command.
@@ -49,6 +50,7 @@ func (r *request) add(cmd *cobra.Command) {
 	f.DurationVar(&r.slowerThan, "slower-than", 0, "show only calls that took this `TIME` or more")
 	f.StringVar(&r.errors, "errors-only", "", "show only calls that failed, `WHICH` says how: errors, by an error that is not nil or, without one, a negative result; nonzero, by a result that is not 0")
 	f.Lookup("errors-only").NoOptDefVal = string(probe.ErrorsOnly)
+	f.BoolVar(&r.stack, "stack", false, "show the callers of each call, by name, with those that were inlined")
 	f.StringArrayVar(&r.redact, "redact", nil, "`PATH=ACTION`: redact more strictly than policy does, by drop, digest, length, suffix:N or prefix:N; repeatable")
 	f.BoolVar(&r.count, "count", false, "count calls in the kernel and show no event; `by PATH` behind it counts them by a value")
 	f.StringVar(&r.hist, "hist", "", "show the histogram of the number at `PATH`, counted in the kernel, and no event")
@@ -73,7 +75,7 @@ func (r *request) spec(args []string) (probe.Spec, error) {
 	}
 	s := probe.Spec{
 		Function: args[1], Arguments: r.arguments, Where: r.where, Reason: r.reason,
-		Results: r.results, SlowerThan: r.slowerThan, Errors: probe.Errors(r.errors),
+		Results: r.results, SlowerThan: r.slowerThan, Errors: probe.Errors(r.errors), Stack: r.stack,
 		Limits: probe.Limits{TTL: r.ttl, MaxHits: r.maxHits, ValueBytes: r.valueBytes, MaxBytes: r.maxBytes},
 	}
 	if err := r.aggregate(&s, by); err != nil {

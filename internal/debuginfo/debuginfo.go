@@ -131,6 +131,7 @@ type unit struct {
 	filesRead bool
 	asked     bool
 	functions map[uint64]dwarf.Offset // by their first instruction; nil until asked a second time
+	bodies    []body                  // sorted; nil until first asked for
 }
 
 func (d *Data) unitOf(e *dwarf.Entry) *unit {

@@ -24,6 +24,9 @@ type Event struct {
 	Results      []Value
 	Duration     time.Duration // from entry to return, of a call
 	PolicyDigest string
+	Stack        []Frame // the function first, then its callers; none: not asked for
+	// StackCut says why what follows Stack is not known; empty: it is all there is.
+	StackCut string
 }
 
 // A Process is who made the call.

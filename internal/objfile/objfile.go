@@ -219,6 +219,24 @@ func (f *File) FileOffset(addr uint64) (uint64, error) {
 	return addr - p.Vaddr + p.Off, nil
 }
 
+// Address says where the byte of the file at an offset is when it runs; ok is false if it is in no executable segment.
+func (f *File) Address(offset uint64) (addr uint64, ok bool) {
+	for _, p := range f.elf.Progs {
+		if p.Type == elf.PT_LOAD && p.Flags&elf.PF_X != 0 && offset >= p.Off && offset-p.Off < p.Filesz {
+			return offset - p.Off + p.Vaddr, true
+		}
+	}
+	return 0, false
+}
+
+// FramePointer is the number of the register in DWARF that holds a function's frame where compilers are told to keep it.
+func (f *File) FramePointer() int {
+	if f.elf.Machine == elf.EM_AARCH64 {
+		return 29
+	}
+	return 6
+}
+
 // Memory reads bytes at an address as the file has them. It returns fewer than n where the segment ends first.
 func (f *File) Memory(addr uint64, n int) ([]byte, error) {
 	p := f.segment(addr, 1)

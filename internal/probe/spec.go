@@ -28,6 +28,8 @@ type Spec struct {
 	// SlowerThan and Errors leave out calls that took less, and calls that did not fail.
 	SlowerThan time.Duration `json:"slowerThanNs,omitempty"`
 	Errors     Errors        `json:"errors,omitempty"`
+	// Stack asks for the callers of each call that is shown.
+	Stack bool `json:"stack,omitempty"`
 	// Redact makes fields stricter than the policy does; it never weakens.
 	Redact []Redaction `json:"redact,omitempty"`
 	Limits Limits      `json:"limits"`

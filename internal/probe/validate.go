@@ -39,6 +39,9 @@ func (s *Spec) Validate() error {
 	if s.Errors != "" && s.Errors != ErrorsOnly && s.Errors != NonzeroOnly {
 		return fmt.Errorf("--errors-only=%.32q: want %s or %s", s.Errors, ErrorsOnly, NonzeroOnly)
 	}
+	if s.Stack && s.Target.Kind == SelectKernel {
+		return errors.New("--stack: the stacks of the kernel are not read; those of a process are")
+	}
 	if err := s.validateRedact(); err != nil {
 		return err
 	}
@@ -171,6 +174,9 @@ func (s *Spec) validateAggregate() error {
 	}
 	if s.Returns() {
 		return fmt.Errorf("%s: calls are counted where they begin: leave --ret, --slower-than and --errors-only out", flag)
+	}
+	if s.Stack {
+		return fmt.Errorf("%s: no event leaves that could have a --stack", flag)
 	}
 	if s.Limits.MaxHits > 0 {
 		return fmt.Errorf("%s: no event leaves that --max-hits could count", flag)

@@ -15,6 +15,8 @@ type Target struct {
 	Values []Value `json:"values"`
 	// Returns says how calls are paired with their returns; nil: nothing looks at returns.
 	Returns *Returns `json:"returns,omitempty"`
+	// Stack says what the addresses of a stack are in; nil: that was not asked for.
+	Stack *Stack `json:"stack,omitempty"`
 	// GoroutineID says where the goroutine's number is; nil for programs that are not Go.
 	GoroutineID *Value `json:"goroutineId,omitempty"`
 	// Notes are for people: what was left out, and why.

@@ -65,6 +65,9 @@ func (t *Target) Validate() error {
 	if err := t.validateReturns(); err != nil {
 		return fmt.Errorf("target's returns: %w", err)
 	}
+	if err := t.validateStack(); err != nil {
+		return fmt.Errorf("target's stack: %w", err)
+	}
 	if g := t.GoroutineID; g != nil {
 		if t.Identity.Kernel != "" {
 			return errors.New("target's goroutine number: the kernel has none")

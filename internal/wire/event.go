@@ -29,6 +29,7 @@ func ToEvent(e *event.Event) *keyholev1.Event {
 		AttachPoint:  e.AttachPoint,
 		DurationNs:   uint64(e.Duration),
 		PolicyDigest: e.PolicyDigest,
+		Stack:        e.StackLines(),
 	}
 	for i := range e.Results {
 		m.Results = append(m.Results, toValue(&e.Results[i]))

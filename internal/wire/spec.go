@@ -38,6 +38,7 @@ func FromSpec(m *keyholev1.Spec) (*probe.Spec, error) {
 		Errors:     probe.Errors(m.GetErrors()),
 		Reason:     m.GetReason(),
 		Aggregate:  probe.Aggregate(m.GetAggregate()),
+		Stack:      m.GetStack(),
 	}
 	for _, path := range m.GetResults() {
 		spec.Results = append(spec.Results, probe.Canonical(path))
@@ -67,6 +68,7 @@ func ToSpec(s *probe.Spec) *keyholev1.Spec {
 		Errors:    string(s.Errors),
 		Reason:    s.Reason,
 		Aggregate: string(s.Aggregate),
+		Stack:     s.Stack,
 	}
 	if s.SlowerThan > 0 {
 		m.SlowerThan = durationpb.New(s.SlowerThan)

@@ -149,6 +149,8 @@ type Event struct {
 	Arguments   []Value `json:"arguments"`
 	Results     []Value `json:"results"`
 	DurationNs  uint64  `json:"durationNs,string"`
+
+	Stack []string `json:"stack"`
 }
 
 // A Value is one captured argument.

@@ -100,6 +100,7 @@ type Spec struct {
 	Errors     string               `protobuf:"bytes,10,opt,name=errors,proto3" json:"errors,omitempty"`                          // leaves out calls that did not fail
 	// What is counted in the kernel instead of emitting events: count, groups, histogram. The latter two take the one argument.
 	Aggregate     string `protobuf:"bytes,11,opt,name=aggregate,proto3" json:"aggregate,omitempty"`
+	Stack         bool   `protobuf:"varint,12,opt,name=stack,proto3" json:"stack,omitempty"` // asks for the callers of each call that is shown
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -209,6 +210,13 @@ func (x *Spec) GetAggregate() string {
 		return x.Aggregate
 	}
 	return ""
+}
+
+func (x *Spec) GetStack() bool {
+	if x != nil {
+		return x.Stack
+	}
+	return false
 }
 
 type Selector struct {
@@ -903,23 +911,26 @@ func (x *Field) GetResult() bool {
 
 // Event is one hit; with returns, one call: its time is that of the entry. Its JSON names are a contract.
 type Event struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	SessionId     string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	ProbeId       string                 `protobuf:"bytes,2,opt,name=probe_id,json=probeId,proto3" json:"probe_id,omitempty"`
-	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
-	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
-	Process       *Process               `protobuf:"bytes,5,opt,name=process,proto3" json:"process,omitempty"`
-	GoroutineId   uint64                 `protobuf:"varint,6,opt,name=goroutine_id,json=goroutineId,proto3" json:"goroutine_id,omitempty"`
-	Function      string                 `protobuf:"bytes,7,opt,name=function,proto3" json:"function,omitempty"`
-	AttachPoint   string                 `protobuf:"bytes,8,opt,name=attach_point,json=attachPoint,proto3" json:"attach_point,omitempty"`
-	Arguments     []*Value               `protobuf:"bytes,9,rep,name=arguments,proto3" json:"arguments,omitempty"`
-	Results       []*Value               `protobuf:"bytes,10,rep,name=results,proto3" json:"results,omitempty"`
-	DurationNs    uint64                 `protobuf:"varint,11,opt,name=duration_ns,json=durationNs,proto3" json:"duration_ns,omitempty"`
-	Stack         []string               `protobuf:"bytes,12,rep,name=stack,proto3" json:"stack,omitempty"`
-	TraceId       string                 `protobuf:"bytes,13,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
-	SpanId        string                 `protobuf:"bytes,14,opt,name=span_id,json=spanId,proto3" json:"span_id,omitempty"`
-	ParentSpanId  string                 `protobuf:"bytes,15,opt,name=parent_span_id,json=parentSpanId,proto3" json:"parent_span_id,omitempty"`
-	PolicyDigest  string                 `protobuf:"bytes,16,opt,name=policy_digest,json=policyDigest,proto3" json:"policy_digest,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	SessionId   string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	ProbeId     string                 `protobuf:"bytes,2,opt,name=probe_id,json=probeId,proto3" json:"probe_id,omitempty"`
+	Node        string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Time        *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	Process     *Process               `protobuf:"bytes,5,opt,name=process,proto3" json:"process,omitempty"`
+	GoroutineId uint64                 `protobuf:"varint,6,opt,name=goroutine_id,json=goroutineId,proto3" json:"goroutine_id,omitempty"`
+	Function    string                 `protobuf:"bytes,7,opt,name=function,proto3" json:"function,omitempty"`
+	AttachPoint string                 `protobuf:"bytes,8,opt,name=attach_point,json=attachPoint,proto3" json:"attach_point,omitempty"`
+	Arguments   []*Value               `protobuf:"bytes,9,rep,name=arguments,proto3" json:"arguments,omitempty"`
+	Results     []*Value               `protobuf:"bytes,10,rep,name=results,proto3" json:"results,omitempty"`
+	DurationNs  uint64                 `protobuf:"varint,11,opt,name=duration_ns,json=durationNs,proto3" json:"duration_ns,omitempty"`
+	// The function and its callers, the innermost first, each as `main.Total /src/cart.go:41`, with ` (inlined)` behind it if its code is
+	// part of the next one's; `libc.so.6+0x29ca8` where only the place in a file is known. A last line in parentheses says why the
+	// rest is not known.
+	Stack         []string `protobuf:"bytes,12,rep,name=stack,proto3" json:"stack,omitempty"`
+	TraceId       string   `protobuf:"bytes,13,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	SpanId        string   `protobuf:"bytes,14,opt,name=span_id,json=spanId,proto3" json:"span_id,omitempty"`
+	ParentSpanId  string   `protobuf:"bytes,15,opt,name=parent_span_id,json=parentSpanId,proto3" json:"parent_span_id,omitempty"`
+	PolicyDigest  string   `protobuf:"bytes,16,opt,name=policy_digest,json=policyDigest,proto3" json:"policy_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4504,7 +4515,7 @@ var File_keyhole_v1_keyhole_proto protoreflect.FileDescriptor
 const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\n" +
 	"\x18keyhole/v1/keyhole.proto\x12\n" +
-	"keyhole.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x04\n" +
+	"keyhole.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\x04\n" +
 	"\x04Spec\x124\n" +
 	"\x06target\x18\x01 \x01(\v2\x14.keyhole.v1.SelectorB\x06\xbaH\x03\xc8\x01\x01R\x06target\x12&\n" +
 	"\bfunction\x18\x02 \x01(\tB\n" +
@@ -4520,7 +4531,8 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"slowerThan\x120\n" +
 	"\x06errors\x18\n" +
 	" \x01(\tB\x18\xbaH\x15r\x13R\x00R\x06errorsR\anonzeroR\x06errors\x12?\n" +
-	"\taggregate\x18\v \x01(\tB!\xbaH\x1er\x1cR\x00R\x05countR\x06groupsR\thistogramR\taggregate\"\x9a\x01\n" +
+	"\taggregate\x18\v \x01(\tB!\xbaH\x1er\x1cR\x00R\x05countR\x06groupsR\thistogramR\taggregate\x12\x14\n" +
+	"\x05stack\x18\f \x01(\bR\x05stack\"\x9a\x01\n" +
 	"\bSelector\x12\x1b\n" +
 	"\x03pid\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00H\x00R\x03pid\x12\x1f\n" +
 	"\x03exe\x18\x02 \x01(\tB\v\xbaH\br\x06(\x80 :\x01/H\x00R\x03exe\x12!\n" +

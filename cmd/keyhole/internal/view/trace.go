@@ -202,7 +202,11 @@ func (t *Trace) Event(e *keyholev1.Event, now time.Time) []table.Line {
 	if len(t.names) == 0 && !t.kernel {
 		cells = append(cells, table.Text(strconv.FormatUint(e.GetGoroutineId(), 10)))
 	}
-	return append(lines, t.columns.Row(cells))
+	lines = append(lines, t.columns.Row(cells))
+	for _, frame := range e.GetStack() {
+		lines = append(lines, line(dim("    "+frame)))
+	}
+	return lines
 }
 
 func valueCells(names []string, values []*keyholev1.Value) []table.Span {
