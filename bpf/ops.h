@@ -182,7 +182,7 @@ static __always_inline bool kh_op_if_string(const struct kh_hit *hit, struct kh_
 		equal = kh_get(hit, op->dst) == n;
 		if (equal && n) {
 			kh_used(s, n);
-			if (kh_read(op, s->in.bytes, n, kh_get(hit, op->src) + op->off))
+			if (kh_read_some(op, s->in.bytes, n, kh_get(hit, op->src) + op->off))
 				return false;
 		}
 	}
@@ -288,7 +288,7 @@ static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, s
 	case KH_DIGEST:
 		if (n) {
 			kh_used(s, n);
-			if (kh_read(op, s->in.bytes, n, from))
+			if (kh_read_some(op, s->in.bytes, n, from))
 				return kh_missing(KH_FAULT);
 		}
 		kh_leave_digest(s, to, n);
@@ -307,7 +307,7 @@ static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, s
 	default: /* KH_LENGTH */
 		return v;
 	}
-	if (n && kh_read(op, to, n, from))
+	if (n && kh_read_some(op, to, n, from))
 		return kh_missing(KH_FAULT);
 	v.n = n;
 	return v;

@@ -39,4 +39,16 @@ static __always_inline long kh_read_str([[maybe_unused]] const volatile struct k
 
 #endif
 
+/*
+ * Reads n bytes, at most KH_MAX_VALUE. The comparison stands right before the call, and is one of 64 bits: of a number that went through
+ * the stack, or was compared by its lower half, verifiers before Linux 6.6 know no bound.
+ */
+static __always_inline long kh_read_some(const volatile struct kh_op *op, void *to, __u64 n, __u64 from)
+{
+	kh_opaque(n);
+	if (n > KH_MAX_VALUE)
+		return -1;
+	return kh_read(op, to, n, from);
+}
+
 #endif
