@@ -142,8 +142,11 @@ struct pt_regs { /* struct user_pt_regs */
 	__u64 regs[31], sp, pc, pstate;
 };
 
-/* The stack has no room for x16 to x25, where no argument is at a function's entry (AAPCS64 6.1.1, Go's ABIInternal). */
-enum { KH_REGISTERS = 22, KH_FIRST_LEFT_OUT = 16, KH_LEFT_OUT = 10, KH_RETURN_ADDRESS = 0 };
+/*
+ * The stack has no room for more than x0 to x15, Go's running goroutine and the stack pointer: no argument is elsewhere at a
+ * function's entry, nor a result at its return (AAPCS64 6.8.2, Go's ABIInternal).
+ */
+enum { KH_ARGUMENTS = 16, KH_G = 28, KH_SP = 31, KH_REGISTERS = KH_ARGUMENTS + 2, KH_RETURN_ADDRESS = 0 };
 
 static __always_inline __u64 kh_stack(const struct pt_regs *r)
 {
@@ -153,7 +156,7 @@ static __always_inline __u64 kh_stack(const struct pt_regs *r)
 /* Go's running goroutine, in functions of ABIInternal. */
 static __always_inline __u64 kh_g(const struct pt_regs *r)
 {
-	return r->regs[28];
+	return r->regs[KH_G];
 }
 
 static __always_inline __u64 kh_frame_pointer(const struct pt_regs *r)
@@ -177,20 +180,19 @@ static __always_inline __u64 kh_code_address(__u64 address)
 static __always_inline void kh_copy_registers(__u64 *to, const struct pt_regs *from)
 {
 #pragma clang loop unroll(full)
-	for (int i = 0; i < KH_FIRST_LEFT_OUT; i++)
+	for (int i = 0; i < KH_ARGUMENTS; i++)
 		to[i] = from->regs[i];
-#pragma clang loop unroll(full)
-	for (int i = KH_FIRST_LEFT_OUT; i < KH_REGISTERS - 1; i++)
-		to[i] = from->regs[i + KH_LEFT_OUT];
-	to[KH_REGISTERS - 1] = from->sp;
+	to[KH_ARGUMENTS] = from->regs[KH_G];
+	to[KH_ARGUMENTS + 1] = from->sp;
 }
 
 static __always_inline __u32 kh_register(__u8 number)
 {
-	if (number < KH_FIRST_LEFT_OUT)
+	if (number < KH_ARGUMENTS)
 		return number;
-	return number >= KH_FIRST_LEFT_OUT + KH_LEFT_OUT && number < KH_REGISTERS + KH_LEFT_OUT ? number - KH_LEFT_OUT :
-												  KH_REGISTERS;
+	if (number == KH_G)
+		return KH_ARGUMENTS;
+	return number == KH_SP ? KH_ARGUMENTS + 1 : KH_REGISTERS;
 }
 
 #else

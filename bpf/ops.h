@@ -96,9 +96,9 @@ static __always_inline enum kh_reason kh_read_cstr(void *to, __u32 cap, const st
 	if (!base)
 		return KH_NIL;
 	got = kh_read_str(op, to, cap + 2, base + op->off);
-	if (got <= 0)
+	if (got < 0)
 		return KH_FAULT;
-	*n = got - 1;
+	*n = got ? got - 1 : 0; /* 6.12 leaves the end of an empty one out (strncpy_from_user_nofault) */
 	return KH_OK;
 }
 

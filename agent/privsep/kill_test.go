@@ -48,7 +48,7 @@ func (v *vault) call(n int) {
 func (v *vault) requireProbed(a Attached) {
 	v.t.Helper()
 	differences := v.text.Differences(testkit.ReadText(v.t, v.PID()))
-	if len(differences) != len(a.Sites) || !strings.Contains(differences[0], fmt.Sprintf("%#x: ", a.Sites[0].RuntimeAddress)) || !strings.Contains(differences[0], " cc after") {
+	if len(differences) != len(a.Sites) || !strings.Contains(differences[0], fmt.Sprintf("%#x: ", a.Sites[0].RuntimeAddress)) || !strings.Contains(differences[0], fmt.Sprintf(" %x after", testkit.Breakpoint)) {
 		v.t.Fatalf("the text differs by %q; want a breakpoint at %#x", differences, a.Sites[0].RuntimeAddress)
 	}
 }

@@ -206,14 +206,14 @@ func (f memoryFunc) ReadAt(b []byte, at int64) (int, error) { return f(b, at) }
 func (memoryFunc) Close() error { return nil }
 
 // poke writes a byte into a process's text, as a debugger does.
-func poke(t *testing.T, pid int, address uint64, b byte) {
+func poke(t *testing.T, pid int, address uint64, b ...byte) {
 	t.Helper()
 	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := f.WriteAt([]byte{b}, int64(address)); err != nil {
+	if _, err := f.WriteAt(b, int64(address)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -227,22 +227,22 @@ func TestForeignBreakpoint(t *testing.T) {
 	v.requireRestored(time.Now().Add(time.Second))
 	for _, c := range []struct {
 		name   string
-		offset uint64
-		b      byte
+		offset int
+		b      []byte
 		want   string
 	}{
 		{"breakpoint", 0, breakpoint, "another tool has a breakpoint there"},
-		{"changed code", uint64(len(site.Bytes) - 1), site.Bytes[len(site.Bytes)-1] ^ 1, "something has changed the code"},
+		{"changed code", len(site.Bytes) - 1, []byte{site.Bytes[len(site.Bytes)-1] ^ 1}, "something has changed the code"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			poke(t, v.PID(), site.RuntimeAddress+c.offset, c.b)
+			poke(t, v.PID(), site.RuntimeAddress+uint64(c.offset), c.b...)
 			spec, session := specOf(v.PID(), time.Minute), s.newSession()
 			err := s.agent.Call("Agent.Hold", HoldArgs{Session: session, Spec: spec, Envelope: s.authority.grant(session, spec)}, new(HoldReply))
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v; want an error with %q", err, c.want)
 			}
 			testkit.RequireNoKernelObjects(t, time.Second, v.others...)
-			poke(t, v.PID(), site.RuntimeAddress+c.offset, site.Bytes[c.offset])
+			poke(t, v.PID(), site.RuntimeAddress, site.Bytes...)
 		})
 	}
 }

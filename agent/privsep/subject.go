@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/keyhole-dev/keyhole/internal/a64"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/procfs"
 	"github.com/keyhole-dev/keyhole/internal/target"
@@ -24,8 +26,8 @@ import (
 // maxMapsBytes bounds the copy of a process's maps that an inspector gets.
 const maxMapsBytes = 16 << 20
 
-// breakpoint is what the kernel writes over the first byte of a probed instruction (int3).
-const breakpoint = 0xcc
+// breakpoint is what the kernel writes over the first bytes of a probed instruction; on x86-64 int3.
+var breakpoint = map[string][]byte{"amd64": {0xcc}, "arm64": a64.Breakpoint[:]}[runtime.GOARCH]
 
 // A subject is a process that the monitor has opened, by descriptors that stay what they are whatever happens to
 // the process's number, its path or its program; or the kernel, of which it has only what openKernel says.
@@ -279,7 +281,7 @@ func (s *subject) isCode(code []procfs.Mapping, site target.Site) error {
 // The ways in which a site's memory can look.
 const (
 	siteOriginal = iota // the bytes that were analysed
-	siteProbed          // the same, with a breakpoint over the first
+	siteProbed          // the same, with a breakpoint over them
 	siteOther           // anything else
 	siteGone            // no such memory any more
 )
@@ -360,7 +362,8 @@ func readMaps(path string) ([]byte, error) {
 	return b, nil
 }
 
-// isProbed says whether memory is an instruction with a breakpoint over its first byte.
+// isProbed says whether memory is an instruction with a breakpoint over its first bytes.
 func isProbed(found, instruction []byte) bool {
-	return found[0] == breakpoint && bytes.Equal(found[1:], instruction[1:])
+	n := len(breakpoint)
+	return len(found) >= n && len(found) == len(instruction) && bytes.Equal(found[:n], breakpoint) && bytes.Equal(found[n:], instruction[n:])
 }

@@ -4,6 +4,7 @@ package resolve
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/keyhole-dev/keyhole/internal/debuginfo"
 )
@@ -18,7 +19,7 @@ func (v *values) atSite(p debuginfo.Parameter, t *debuginfo.Type, locations []de
 		return nil, errElsewhere
 	}
 	l := locations[0]
-	if l.Kind == debuginfo.LocationNone || l.Kind == debuginfo.LocationRegister && debuginfo.IsVector(l.Base) {
+	if l.Kind == debuginfo.LocationNone || l.Kind == debuginfo.LocationRegister && l.Base >= v.program.machine.firstVector {
 		return []piece{v.piece(l)}, nil
 	}
 	passedInMemory := l.Kind == debuginfo.LocationMemory && l.Base == debuginfo.BaseCFA && len(l.Loads) == 0 && l.Add >= 0
@@ -26,87 +27,47 @@ func (v *values) atSite(p debuginfo.Parameter, t *debuginfo.Type, locations []de
 	case passedInMemory:
 		return []piece{v.piece(l)}, nil
 	case l.Kind == debuginfo.LocationRegister:
-		if r, ok := v.passedIn(p); ok && r == l.Base {
+		if r, byAddress, ok := v.passedIn(p); ok && !byAddress && r == l.Base {
 			return []piece{v.piece(l)}, nil
 		}
-	case l.Kind == debuginfo.LocationMemory && len(l.Loads) == 0 && t.Size > 0 && t.Size <= 16:
-		if v.spills == nil {
-			v.spills = readPrologue(v.code.spans[0].text)
+	case l.Kind == debuginfo.LocationMemory && len(l.Loads) == 0:
+		if r, byAddress, ok := v.passedIn(p); ok && byAddress && r == l.Base && l.Add == 0 {
+			return []piece{v.piece(l)}, nil
 		}
-		at := l.Add
-		if l.Base == framePointer && v.spills.hasFrame {
-			at += v.spills.frame
-		} else if l.Base != debuginfo.BaseCFA {
-			break
+		if t.Size > 0 && t.Size <= 16 {
+			if stored, ok := v.stored(l.Base, l.Add, t.Size); ok {
+				return stored, nil
+			}
 		}
-		return v.spills.pieces(at, t.Size), nil
+	case l.Kind == debuginfo.LocationMemory && len(l.Loads) == 1:
+		if stored, ok := v.stored(l.Base, l.Loads[0], 8); ok && len(stored) == 1 && stored[0].missing == nil {
+			return []piece{{memory: &memory{register: stored[0].register, add: l.Add}}}, nil
+		}
 	}
 	return nil, errElsewhere
 }
 
-// integers are the registers for arguments that are no floating-point numbers: System V ABI for x86-64, 3.2.3, in DWARF numbers.
-var integers = [...]int{5, 4, 1, 2, 8, 9}
-
-// passedIn is the register in which a C function is passed a number or pointer; ok is false where that is not known.
-func (v *values) passedIn(wanted debuginfo.Parameter) (register int, ok bool) {
-	if clone.MatchString(v.function.name) {
-		return 0, false // a clone's parameters are the compiler's own choice
+// stored says in which registers at the call the bytes are that the function's first instructions store in its frame.
+func (v *values) stored(base int, at, size int64) ([]piece, bool) {
+	m := v.program.machine
+	if v.spills == nil {
+		v.spills = m.prologue(m, v.code.spans[0].text)
 	}
-	const vectors = 8
-	integersUsed, vectorsUsed := 0, 0
-	f := v.function.debug
-	if len(f.Results) == 1 {
-		t, err := v.program.debug.Type(f.Results[0])
-		if err != nil {
-			return 0, false
-		}
-		if t.Kind == debuginfo.KindStruct && t.Size > 16 {
-			integersUsed++ // where to put the result
-		}
+	switch {
+	case base == m.framePointer && v.spills.hasFrame:
+		at += v.spills.frame
+	case base != debuginfo.BaseCFA:
+		return nil, false
 	}
-	for _, p := range f.Parameters {
-		t, err := v.program.debug.Type(p)
-		if err != nil {
-			return 0, false
-		}
-		n, x, known := v.registersFor(t)
-		if !known {
-			return 0, false
-		}
-		fit := integersUsed+n <= len(integers) && vectorsUsed+x <= vectors
-		if p == wanted {
-			return integers[min(integersUsed, len(integers)-1)], n == 1 && x == 0 && fit
-		}
-		if fit {
-			integersUsed, vectorsUsed = integersUsed+n, vectorsUsed+x
-		}
-	}
-	return 0, false
+	return v.spills.pieces(at, size), true
 }
 
-// registersFor counts the general and the vector registers that an argument takes: none if it is passed in memory.
-func (v *values) registersFor(t *debuginfo.Type) (general, vector int, known bool) {
-	var class [2]struct{ used, integer bool } // of each 8 bytes
-	if t.Kind == debuginfo.KindStruct && t.Size > 16 {
-		return 0, 0, true
+// passedIn is the register in which a C function is passed a number or pointer; ok is false where that is not known.
+func (v *values) passedIn(wanted debuginfo.Parameter) (register int, byAddress, ok bool) {
+	if clone.MatchString(v.function.name) {
+		return 0, false, false // a clone's parameters are the compiler's own choice
 	}
-	ok := v.eachScalar(t, 0, maxLoads, func(at int64, scalar *debuginfo.Type) bool {
-		if at < 0 || at/8 > 1 || scalar.Size <= 0 || at%scalar.Size != 0 {
-			return false // packed: not followed
-		}
-		class[at/8].used = true
-		class[at/8].integer = class[at/8].integer || scalar.Kind != debuginfo.KindFloat
-		return true
-	})
-	for _, c := range class {
-		switch {
-		case c.integer:
-			general++
-		case c.used:
-			vector++
-		}
-	}
-	return general, vector, ok
+	return v.program.machine.convention.passedIn(v, slices.Index(v.function.debug.Parameters, wanted))
 }
 
 // eachScalar visits the numbers and pointers that a C type is made of; false: it is made of something else, too.

@@ -11,15 +11,6 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/event"
 )
 
-// goIntegers are the registers for arguments of ABIInternal on x86-64 in DWARF numbers: rax, rbx, rcx, rdi, rsi, r8 to r11.
-var goIntegers = [...]int{0, 3, 2, 5, 4, 8, 9, 10, 11}
-
-// Floating-point arguments are in X0 to X14.
-const (
-	goFloats   = 15
-	firstFloat = 17 // DWARF's number of X0
-)
-
 // maxLeaves bounds the parts of one argument: more than all registers is in memory anyway.
 const maxLeaves = 256
 
@@ -54,7 +45,7 @@ func (v *values) goPieces(p debuginfo.Parameter, locations []debuginfo.Location)
 	}
 	if len(locations) == 1 && locations[0].Size == 0 {
 		l := locations[0]
-		if n := len(wanted); n == 0 || n > 1 && wanted[0].memory == nil || !same(l, wanted[0]) {
+		if n := len(wanted); n == 0 || n > 1 && wanted[0].memory == nil || !v.same(l, wanted[0]) {
 			return nil, errDisagree
 		}
 		if l.Kind == debuginfo.LocationMemory {
@@ -69,7 +60,7 @@ func (v *values) goPieces(p debuginfo.Parameter, locations []debuginfo.Location)
 		if l.Kind == debuginfo.LocationNone {
 			return nil, errors.New("the compiler keeps only a part of it at the attach point")
 		}
-		if l.Size != wanted[i].size || !same(l, wanted[i]) {
+		if l.Size != wanted[i].size || !v.same(l, wanted[i]) {
 			return nil, errDisagree
 		}
 		if q := v.piece(l); q.missing != nil && q.missing.reason == event.OptimizedOut {
@@ -115,9 +106,9 @@ func dictionary(name string) int {
 }
 
 // same says whether a location is the place that the calling convention names.
-func same(l debuginfo.Location, q piece) bool {
+func (v *values) same(l debuginfo.Location, q piece) bool {
 	if q.memory != nil {
-		return l.Kind == debuginfo.LocationMemory && l.Base == debuginfo.BaseCFA && len(l.Loads) == 0 && l.Add+8 == q.memory.add
+		return l.Kind == debuginfo.LocationMemory && l.Base == debuginfo.BaseCFA && len(l.Loads) == 0 && l.Add+v.program.machine.returnAddress == q.memory.add
 	}
 	register := q.register
 	return l.Kind == debuginfo.LocationRegister && l.Base == register
@@ -141,8 +132,9 @@ func (v *values) passed(wanted debuginfo.Parameter) ([]piece, error) {
 // assigned says where ABIInternal puts one of the arguments or of the results, a piece for each leaf, and where the stack ends that
 // those before it take, or all if none is wanted (-1). The rules are those of src/cmd/compile/abi-internal.md, "Function call argument
 // and result passing". Before is the parameter that the dictionary of a generic function precedes; -1: there is none. The
-// stack is counted from the canonical frame address.
+// stack is counted from 8 bytes above the stack pointer.
 func (v *values) assigned(parameters []debuginfo.Parameter, wanted, before int, stack int64) ([]piece, int64, error) {
+	abi := v.program.machine.golang
 	var integers, floats int
 	for i, p := range parameters {
 		if i == before {
@@ -164,12 +156,12 @@ func (v *values) assigned(parameters []debuginfo.Parameter, wanted, before int, 
 				n++
 			}
 		}
-		inMemory := shape.array || t.Size == 0 || integers+n > len(goIntegers) || floats+f > goFloats
+		inMemory := shape.array || t.Size == 0 || integers+n > len(abi.Integers) || floats+f > abi.Floats
 		if inMemory {
 			stack = (stack + shape.align - 1) / shape.align * shape.align
 		}
 		if i == wanted {
-			return assign(shape.leaves, inMemory, integers, floats, stack), stack, nil
+			return v.program.machine.assign(shape.leaves, inMemory, integers, floats, stack), stack, nil
 		}
 		if inMemory {
 			stack += t.Size
@@ -181,19 +173,19 @@ func (v *values) assigned(parameters []debuginfo.Parameter, wanted, before int, 
 	return nil, stack, nil
 }
 
-// assign gives each leaf its place: at the site, the canonical frame address is the stack pointer plus 8.
-func assign(leaves []leaf, inMemory bool, integers, floats int, stack int64) []piece {
+// assign gives each leaf its place.
+func (m *machine) assign(leaves []leaf, inMemory bool, integers, floats int, stack int64) []piece {
 	var list []piece
 	for _, l := range leaves {
 		q := piece{from: l.offset, size: l.size}
 		switch {
 		case inMemory:
-			q.memory = &memory{register: stackPointer, add: stack + l.offset + 8}
+			q.memory = &memory{register: m.stackPointer, add: stack + l.offset + 8}
 		case l.float:
-			q.register, q.missing = firstFloat+floats, vectorRegister()
+			q.register, q.missing = m.golang.FirstFloat+floats, vectorRegister()
 			floats++
 		default:
-			q.register = goIntegers[integers]
+			q.register = m.golang.Integers[integers]
 			integers++
 		}
 		list = append(list, q)

@@ -26,7 +26,7 @@ func (p *program) goroutine(f *function) *target.Value {
 	}
 	return &target.Value{
 		Path: "goroutine", Names: []string{"goroutine"}, TypeName: "uint64", Kind: target.KindUint, Size: 8,
-		Data: target.Location{Register: goabi.GRegister, Offsets: []int64{offset}},
+		Data: target.Location{Register: p.machine.golang.G, Offsets: []int64{offset}},
 	}
 }
 

@@ -8,12 +8,6 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
-// DWARF numbers of the stack and the frame pointer.
-const (
-	stackPointer = 7
-	framePointer = 6
-)
-
 // maxLoads bounds the pointers on the way to one value.
 const maxLoads = 8
 
@@ -130,8 +124,7 @@ func (m memory) load(offset int64) (target.Location, *missing) {
 // fits says whether an offset fits into one op.
 func fits(offset int64) bool { return offset == int64(int32(offset)) }
 
-// locate finds a parameter's place at the site. The canonical frame address at a site is the stack
-// pointer plus 8: nothing but the return address has been pushed.
+// locate finds a parameter's place at the site, where nothing but the return address has been pushed.
 func (v *values) locate(p debuginfo.Parameter, t *debuginfo.Type) (place, *missing) {
 	if p.Constant {
 		return place{}, optimizedOut("the compiler replaced it by a constant")
@@ -174,8 +167,11 @@ func (v *values) piece(l debuginfo.Location) piece {
 	gone := piece{missing: optimizedOut("the compiler keeps it nowhere at the attach point")}
 	switch l.Kind {
 	case debuginfo.LocationRegister:
-		if debuginfo.IsVector(l.Base) {
+		if l.Base >= v.program.machine.firstVector {
 			return piece{missing: vectorRegister()}
+		}
+		if !v.readable(l.Base) {
+			return piece{missing: unsupported("the register that holds it is none that a probe reads")}
 		}
 		return piece{register: l.Base}
 	case debuginfo.LocationMemory:
@@ -184,7 +180,7 @@ func (v *values) piece(l debuginfo.Location) piece {
 		}
 	case debuginfo.LocationComputed:
 		// A number that is in a register as it is, or behind a last pointer.
-		if l.Add == 0 && l.Base >= 0 && l.Base <= 15 {
+		if l.Add == 0 && v.readable(l.Base) {
 			n := len(l.Loads)
 			if n == 0 {
 				return piece{register: l.Base}
@@ -199,23 +195,28 @@ func (v *values) piece(l debuginfo.Location) piece {
 	return gone
 }
 
+func (v *values) readable(register int) bool {
+	return target.HasRegister(v.program.machine.arch, register)
+}
+
 // memory turns DWARF's address into one that a probe can follow.
 func (v *values) memory(l debuginfo.Location) (memory, bool) {
+	mc := v.program.machine
 	m := memory{register: l.Base, loads: append([]int64{}, l.Loads...), add: l.Add}
-	if l.Base == debuginfo.BaseCFA || l.Base == stackPointer {
+	if l.Base == debuginfo.BaseCFA || l.Base == mc.stackPointer {
 		first := &m.add
 		if len(m.loads) > 0 {
 			first = &m.loads[0]
 		}
 		if l.Base == debuginfo.BaseCFA {
 			register, offset, ok := v.program.cfa(v.site)
-			if ok && (register != stackPointer || offset != 8) {
+			if ok && (register != mc.stackPointer || offset != mc.returnAddress) {
 				return m, false // the frame information contradicts what a site is
 			}
-			m.register = stackPointer
-			*first += 8
+			m.register = mc.stackPointer
+			*first += mc.returnAddress
 		}
-		if *first < 8 {
+		if *first < mc.returnAddress {
 			return m, false // below the return address: the function has not stored anything there yet
 		}
 	}
@@ -224,7 +225,7 @@ func (v *values) memory(l debuginfo.Location) (memory, bool) {
 			return m, false
 		}
 	}
-	return m, m.register >= 0 && m.register <= 15 && len(m.loads) <= maxLoads
+	return m, v.readable(m.register) && len(m.loads) <= maxLoads
 }
 
 // holdsField says whether [from, to) of a type holds a part of a field, and not padding only.

@@ -62,6 +62,7 @@ func guard(in Input, run func() error) error {
 type program struct {
 	in       Input
 	identity target.Identity
+	machine  *machine
 	file     *objfile.File
 	symbols  objfile.Symbols
 	debug    *debuginfo.Data // nil: there is none
@@ -77,7 +78,10 @@ func open(in Input) (*program, error) {
 		return nil, err
 	}
 	p := &program{in: in, identity: in.Identity, file: f}
-	p.identity.Arch = "amd64"
+	if p.machine = machines[f.Machine()]; p.machine == nil {
+		return nil, fmt.Errorf("%v is not supported", f.Machine())
+	}
+	p.identity.Arch = p.machine.arch
 	p.identity.BuildID = f.BuildID()
 	p.identity.Language = "c"
 	if f.HasSection(".gopclntab") || f.HasSection(".data.rel.ro.gopclntab") || f.HasSection(".go.buildinfo") {

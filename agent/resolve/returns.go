@@ -8,10 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/arch/x86/x86asm"
-
 	"github.com/keyhole-dev/keyhole/internal/debuginfo"
-	"github.com/keyhole-dev/keyhole/internal/goabi"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
 	"github.com/keyhole-dev/keyhole/internal/target"
@@ -70,13 +67,13 @@ func (p *program) returns(t *target.Target, v *values, spec *probe.Spec) error {
 func (c *code) entersOnce(site uint64) error {
 	first := c.spans[0]
 	if c.isGo {
-		check, ok := goabi.FindStackCheck(first.text, first.address)
+		check, ok := c.p.machine.golang.FindStackCheck(first.text, first.address)
 		if ok && site < check.End || !ok && len(c.growths()) > 0 {
 			return fmt.Errorf("no place behind its stack check is proved to be safe, and before it a call that grows the stack would be seen twice")
 		}
 	}
-	const atCall = 8
-	if register, offset, ok := c.p.cfa(site); ok && (register != stackPointer || offset != atCall) {
+	m := c.p.machine
+	if register, offset, ok := c.p.cfa(site); ok && (register != m.stackPointer || offset != m.returnAddress) {
 		return fmt.Errorf("the frame information contradicts what the place for the probe is")
 	}
 	return nil
@@ -85,20 +82,29 @@ func (c *code) entersOnce(site uint64) error {
 // returnSites proves all the places at which the function returns. All of it has to be decoded, in a straight line and beyond doubt; and
 // it must not be left by a jump, behind which somebody else returns in its place.
 func (c *code) returnSites() ([]target.Site, error) {
+	m := c.p.machine
+	data, err := m.data(c)
+	if err != nil {
+		return nil, err
+	}
 	var sites []target.Site
 	for n, s := range c.spans {
 		for at := 0; at < len(s.text); {
 			pc := s.address + uint64(at)
-			i, ok := decode(s.text[at:])
-			if !ok || isVector(s.text[at:]) {
+			if data[pc] {
+				at += m.size
+				continue
+			}
+			i, ok := m.decode(s.text[at:], pc)
+			if !ok || i.doubtful {
 				return nil, fmt.Errorf("the instruction at +%#x (% x) cannot be decoded beyond doubt, so that returns behind it may be missed",
 					pc-c.spans[0].address, s.text[at:min(at+8, len(s.text))])
 			}
-			raw := s.text[at : at+i.Len]
-			at += i.Len
-			switch i.Op {
-			case x86asm.RET:
-				if err := safe(i, raw); err != nil {
+			raw := s.text[at : at+i.length]
+			at += i.length
+			switch i.flow {
+			case flowReturn:
+				if err := m.safe(raw); err != nil {
 					return nil, err
 				}
 				if n > 0 {
@@ -108,7 +114,7 @@ func (c *code) returnSites() ([]target.Site, error) {
 					Address: pc, Bytes: slices.Clone(raw), Where: fmt.Sprintf("return +%#x", pc-s.address), Return: true,
 				})
 				continue
-			case x86asm.LRET, x86asm.IRET, x86asm.IRETD, x86asm.IRETQ, x86asm.LJMP:
+			case flowUnusual:
 				return nil, fmt.Errorf("the instruction at +%#x leaves it in an unusual way", pc-c.spans[0].address)
 			}
 			if err := c.staysInside(i, pc); err != nil {
@@ -126,12 +132,11 @@ func (c *code) returnSites() ([]target.Site, error) {
 }
 
 // staysInside says whether a jump leads to somewhere in the function.
-func (c *code) staysInside(i x86asm.Inst, pc uint64) error {
-	to, direct := branchTarget(i, pc)
+func (c *code) staysInside(i instruction, pc uint64) error {
 	switch {
-	case direct && i.Op != x86asm.CALL && !c.holds(to):
+	case i.direct && i.flow != flowCall && !c.holds(i.to):
 		return fmt.Errorf("it ends in a jump to another function (at +%#x), which returns in its place", pc-c.spans[0].address)
-	case !direct && i.Op == x86asm.JMP:
+	case !i.direct && i.flow == flowJump:
 		// A switch jumps from inside of a frame, a tail call when it is gone.
 		r := reach{c: c}
 		if !r.inFrame(pc) {
@@ -231,25 +236,7 @@ func (v *values) returned(i int) (place, *missing) {
 	if v.code.isGo {
 		return v.goReturned(i)
 	}
-	t, err := v.program.debug.Type(v.function.debug.Results[i])
-	if err != nil {
-		return place{}, unsupported(err.Error())
-	}
-	// System V ABI for x86-64, 3.2.3: rax and rdx, or where the caller said, which rax tells.
-	const rax, rdx = 0, 1
-	general, vector, known := v.registersFor(t)
-	switch {
-	case !known:
-		return place{}, unsupported("it is not known where its type is returned")
-	case vector > 0:
-		return place{}, vectorRegister()
-	case general == 0:
-		return inMemory(memory{register: rax}), nil
-	case general == 1:
-		return place{pieces: []piece{{size: 8, register: rax}}}, nil
-	default:
-		return place{pieces: []piece{{size: 8, register: rax}, {from: 8, size: 8, register: rdx}}}, nil
-	}
+	return v.program.machine.convention.returned(v, i)
 }
 
 // goReturned: the registers begin anew for the results; those that do not fit are on the stack behind the arguments that are.

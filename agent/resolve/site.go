@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"strings"
 
-	"golang.org/x/arch/x86/x86asm"
-
-	"github.com/keyhole-dev/keyhole/internal/goabi"
 	"github.com/keyhole-dev/keyhole/internal/procfs"
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
@@ -93,7 +90,7 @@ func (c *code) site() (target.Site, error) {
 	if !c.isGo {
 		return c.prove(low, "entry", nil)
 	}
-	check, ok := goabi.FindStackCheck(first.text, low)
+	check, ok := c.p.machine.golang.FindStackCheck(first.text, low)
 	if ok && c.growsStack(check.Call) {
 		back := map[uint64]bool{check.Back: true}
 		site, err := c.prove(check.End, "after the stack check", back)
@@ -132,116 +129,75 @@ func (c *code) growths() map[uint64]bool {
 	first := c.spans[0]
 	grown := false
 	for at := 0; at < len(first.text); {
-		i, ok := decode(first.text[at:])
+		pc := first.address + uint64(at)
+		i, ok := c.p.machine.decode(first.text[at:], pc)
 		if !ok {
 			return jumps
 		}
-		pc := first.address + uint64(at)
-		at += i.Len
-		to, direct := branchTarget(i, pc)
+		at += i.length
 		switch {
-		case i.Op == x86asm.CALL:
-			grown = direct && len(c.p.symbols.At(to)) > 0 && c.growsStack(to)
-		case i.Op == x86asm.JMP && direct && to == first.address && grown:
+		case i.flow == flowCall:
+			grown = i.direct && len(c.p.symbols.At(i.to)) > 0 && c.growsStack(i.to)
+		case i.flow == flowJump && i.direct && i.to == first.address && grown:
 			jumps[pc] = true
-		case i.Op == x86asm.JMP, i.Op == x86asm.RET:
+		case i.flow == flowJump, i.flow == flowReturn:
 			grown = false
 		}
 	}
 	return jumps
 }
 
+const behindRepeated = ", behind a sequence that Go's runtime repeats when it stops a goroutine in it"
+
 // prove shows that a breakpoint at an address, which is reached in a straight line from the function's first instruction, is hit once
 // in each run from there and harms nothing. The jumps in back are those from runtime.morestack. Behind NOPs that a kernel
-// might rewrite, the next instruction is as good.
+// might rewrite, and behind what may run twice in a call, the next instruction is as good.
 func (c *code) prove(at uint64, where string, back map[uint64]bool) (target.Site, error) {
-	first := c.spans[0]
+	first, m := c.spans[0], c.p.machine
 	for pc := first.address; ; {
 		offset := pc - first.address
 		if offset >= uint64(len(first.text)) {
 			return target.Site{}, errors.New("the place for the probe is not where one of its instructions begins")
 		}
-		i, ok := decode(first.text[offset:])
 		raw := first.text[offset:]
-		if !ok || offset+uint64(i.Len) > uint64(len(first.text)) {
+		i, ok := m.decode(raw, pc)
+		if !ok || i.length > len(raw) {
 			return target.Site{}, fmt.Errorf("the instruction at +%#x (% x) cannot be decoded", offset, raw[:min(len(raw), 8)])
 		}
-		raw = raw[:i.Len]
+		raw = raw[:i.length]
 		if pc < at {
-			if isVector(raw) {
+			if i.doubtful {
 				return target.Site{}, fmt.Errorf("before the place for the probe there is a vector instruction (+%#x), whose length is not beyond doubt", offset)
 			}
-			pc += uint64(i.Len)
+			pc += uint64(i.length)
 			continue
 		}
 		if pc > at {
 			return target.Site{}, errors.New("the place for the probe lies inside an instruction")
 		}
-		if isRewrittenNOP(i) {
-			pc += uint64(i.Len)
+		if n := m.rewrittenNOP(raw); n > 0 {
+			pc += uint64(n)
 			at = pc
-			where += fmt.Sprintf(", behind a NOP of %d bytes, which kernels rewrite over what a function may keep below its stack pointer", i.Len)
+			where += fmt.Sprintf(", behind a NOP of %d bytes, which kernels rewrite over what a function may keep below its stack pointer", n)
 			continue
 		}
-		if err := safe(i, raw); err != nil {
+		if c.isGo && m.repeated != nil && m.repeated(raw) {
+			pc += uint64(i.length)
+			at = pc
+			if !strings.HasSuffix(where, behindRepeated) {
+				where += behindRepeated
+			}
+			continue
+		}
+		if err := m.safe(raw); err != nil {
 			return target.Site{}, err
 		}
-		if err := c.unreached(at, i.Len, back); err != nil {
+		if err := c.unreached(at, i.length, back); err != nil {
 			return target.Site{}, err
 		}
 		return target.Site{Address: at, Bytes: append([]byte{}, raw...), Where: where}, nil
 	}
 }
-
-// isRewrittenNOP recognises the NOPs that kernels from 6.18 replace by a call, which overwrites what leaf functions keep
-// below the stack pointer.
-func isRewrittenNOP(i x86asm.Inst) bool { return i.Op == x86asm.NOP && (i.Len == 5 || i.Len == 10) }
-
-// safe says why a breakpoint on an instruction is refused. The kernel runs the instruction elsewhere or emulates it
-// (arch/x86/kernel/uprobes.c), which it does for nearly all; here are those that functions begin with.
-func safe(i x86asm.Inst, raw []byte) error {
-	if raw[0] == 0xcc {
-		return errors.New("a breakpoint is in the file itself at the place for the probe")
-	}
-	for _, b := range raw {
-		switch b {
-		case 0x26, 0x2e, 0x36, 0x3e, 0xf0:
-			return fmt.Errorf("the instruction at the place for the probe (% x) has a prefix that the kernel refuses", raw)
-		case 0x64, 0x65, 0x66, 0x67, 0xf2, 0xf3:
-			continue
-		}
-		break
-	}
-	if isVector(raw) || !isOrdinary[i.Op] {
-		return fmt.Errorf("the instruction at the place for the probe (% x, %v) is none of those known to be safe", raw, i.Op)
-	}
-	return nil
-}
-
-// isOrdinary are the instructions that a probe may sit on.
-var isOrdinary = func() map[x86asm.Op]bool {
-	m := make(map[x86asm.Op]bool)
-	for _, o := range []x86asm.Op{
-		x86asm.ADD, x86asm.ADC, x86asm.SUB, x86asm.SBB, x86asm.AND, x86asm.OR, x86asm.XOR, x86asm.NOT, x86asm.NEG, x86asm.INC, x86asm.DEC,
-		x86asm.CMP, x86asm.TEST, x86asm.BT, x86asm.BSF, x86asm.BSR, x86asm.BSWAP, x86asm.TZCNT, x86asm.LZCNT, x86asm.POPCNT,
-		x86asm.SHL, x86asm.SHR, x86asm.SAR, x86asm.ROL, x86asm.ROR, x86asm.SHLD, x86asm.SHRD, x86asm.IMUL, x86asm.MUL,
-		x86asm.MOV, x86asm.MOVZX, x86asm.MOVSX, x86asm.MOVSXD, x86asm.LEA, x86asm.PUSH, x86asm.POP, x86asm.LEAVE, x86asm.XCHG,
-		x86asm.CBW, x86asm.CWDE, x86asm.CDQE, x86asm.CWD, x86asm.CDQ, x86asm.CQO, x86asm.NOP,
-		x86asm.CMOVA, x86asm.CMOVAE, x86asm.CMOVB, x86asm.CMOVBE, x86asm.CMOVE, x86asm.CMOVG, x86asm.CMOVGE, x86asm.CMOVL, x86asm.CMOVLE,
-		x86asm.CMOVNE, x86asm.CMOVNS, x86asm.CMOVS, x86asm.SETA, x86asm.SETAE, x86asm.SETB, x86asm.SETBE, x86asm.SETE, x86asm.SETG, x86asm.SETGE,
-		x86asm.SETL, x86asm.SETLE, x86asm.SETNE, x86asm.SETNS, x86asm.SETS,
-		x86asm.CALL, x86asm.RET, x86asm.JMP, x86asm.JA, x86asm.JAE, x86asm.JB, x86asm.JBE, x86asm.JE, x86asm.JG, x86asm.JGE, x86asm.JL, x86asm.JLE,
-		x86asm.JNE, x86asm.JNO, x86asm.JNP, x86asm.JNS, x86asm.JO, x86asm.JP, x86asm.JS,
-		x86asm.MOVAPS, x86asm.MOVUPS, x86asm.MOVAPD, x86asm.MOVUPD, x86asm.MOVDQA, x86asm.MOVDQU, x86asm.MOVD, x86asm.MOVQ, x86asm.MOVSS, x86asm.MOVSD_XMM,
-		x86asm.XORPS, x86asm.XORPD, x86asm.PXOR, x86asm.PAND, x86asm.ANDPS, x86asm.ANDPD, x86asm.ADDSD, x86asm.ADDSS, x86asm.SUBSD, x86asm.SUBSS,
-		x86asm.MULSD, x86asm.MULSS, x86asm.DIVSD, x86asm.DIVSS, x86asm.UCOMISD, x86asm.UCOMISS, x86asm.COMISD, x86asm.COMISS,
-		x86asm.CVTSI2SD, x86asm.CVTSI2SS, x86asm.CVTTSD2SI, x86asm.CVTTSS2SI, x86asm.CVTSS2SD, x86asm.CVTSD2SS, x86asm.SQRTSD, x86asm.SQRTSS,
-		x86asm.PUNPCKLQDQ, x86asm.MOVHPS, x86asm.MOVLPS,
-	} {
-		m[o] = true
-	}
-	return m
-}()
 
 // place fills in where the site is in the file and in the process.
 func (p *program) place(s *target.Site) error {

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/arch/x86/x86asm"
-
 	"github.com/keyhole-dev/keyhole/internal/debuginfo"
 	"github.com/keyhole-dev/keyhole/internal/objfile"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
@@ -135,29 +133,34 @@ func TestAllFunctions(t *testing.T) {
 func FuzzCode(f *testing.F) {
 	f.Add([]byte{0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3})
 	f.Add([]byte{0xc6, 0x07, 0x01, 0x48, 0xff, 0xc7, 0x75, 0xf8, 0xc3})
+	f.Add([]byte{0x00, 0x04, 0x00, 0xd1, 0xe0, 0xff, 0xff, 0xb5, 0xc0, 0x03, 0x5f, 0xd6}) // sub x0, x0, 1; cbnz x0, -4; ret
 	f.Fuzz(func(t *testing.T, text []byte) {
 		const low = 0x400000
-		p := &program{isGo: true, frames: &debuginfo.Frames{}, relocations: map[uint64]uint64{0: 0}, file: &objfile.File{}}
-		c := &code{p: p, isGo: true, spans: []span{{low, text}}}
-		err := objfile.Barrier("prove", func() error {
-			site, err := c.site()
-			if err != nil {
-				return nil //nolint:nilerr // refusing is always right
-			}
-			for at := 0; at < len(text); {
-				i, ok := decode(text[at:])
-				if !ok {
-					break
+		for _, m := range machines {
+			p := &program{machine: m, isGo: true, frames: &debuginfo.Frames{}, relocations: map[uint64]uint64{0: 0}, file: &objfile.File{}}
+			c := &code{p: p, isGo: true, spans: []span{{low, text}}}
+			err := objfile.Barrier("prove", func() error {
+				if _, err := c.returnSites(); err == nil && len(text) == 0 {
+					t.Error("nothing returns")
 				}
-				to, direct := branchTarget(i, low+uint64(at))
-				if direct && i.Op != x86asm.CALL && to == site.Address && !strings.Contains(site.Where, "counts twice") {
-					t.Errorf("+%#x of % x leads to %+v", at, text, site)
+				site, err := c.site()
+				if err != nil {
+					return nil //nolint:nilerr // refusing is always right
 				}
-				at += i.Len
-			}
-			return nil
-		})
-		_ = err // a function that refers to memory: there is no file here
-		readPrologue(text)
+				for at := 0; at < len(text); {
+					i, ok := m.decode(text[at:], low+uint64(at))
+					if !ok {
+						break
+					}
+					if i.direct && i.flow != flowCall && i.to == site.Address && !strings.Contains(site.Where, "counts twice") {
+						t.Errorf("%s: +%#x of % x leads to %+v", m.arch, at, text, site)
+					}
+					at += i.length
+				}
+				return nil
+			})
+			_ = err // a function that refers to memory: there is no file here
+			m.prologue(m, text)
+		}
 	})
 }

@@ -31,7 +31,7 @@ type tracer struct {
 
 type traced struct {
 	target *target.Target
-	text   [1]byte
+	text   []byte // under the breakpoint
 }
 
 // A hit is one stop: the values by path.
@@ -80,9 +80,9 @@ func (tr *tracer) set(target *target.Target) {
 	if string(found) != string(target.Sites[0].Bytes) {
 		tr.t.Fatalf("%s: the process has % x at %#x, the site says % x", target.Function.Name, found, at, target.Sites[0].Bytes)
 	}
-	s.text[0] = found[0]
+	s.text = found[:len(testkit.Breakpoint)]
 	tr.sites[at] = s
-	tr.write(at, 0xcc)
+	tr.write(at, testkit.Breakpoint)
 }
 
 func (tr *tracer) read(b []byte, at uint64) bool {
@@ -90,9 +90,9 @@ func (tr *tracer) read(b []byte, at uint64) bool {
 	return err == nil && n == len(b)
 }
 
-func (tr *tracer) write(at uint64, b byte) {
+func (tr *tracer) write(at uint64, b []byte) {
 	tr.t.Helper()
-	if _, err := syscall.PtracePokeText(tr.pid, uintptr(at), []byte{b}); err != nil {
+	if _, err := syscall.PtracePokeText(tr.pid, uintptr(at), b); err != nil {
 		tr.t.Fatalf("write text: %v", err)
 	}
 }
@@ -156,7 +156,7 @@ func (tr *tracer) stop() {
 	}
 	tr.wait()
 	for at, s := range tr.sites {
-		tr.write(at, s.text[0])
+		tr.write(at, s.text)
 	}
 	if err := syscall.PtraceDetach(tr.pid); err != nil {
 		tr.t.Fatal(err)
@@ -178,11 +178,12 @@ func (tr *tracer) atSite() (hit, bool) {
 	if err := syscall.PtraceGetRegs(tr.pid, &regs); err != nil {
 		tr.t.Fatal(err)
 	}
-	s, ok := tr.sites[regs.Rip-1]
+	pc := uint64(int64(*counter(&regs)) - behindBreakpoint)
+	s, ok := tr.sites[pc]
 	if !ok {
 		return hit{}, false
 	}
-	regs.Rip--
+	*counter(&regs) = pc
 	h := hit{function: s.target.Function.Name, values: make(map[string]string)}
 	for _, v := range s.target.Values {
 		h.values[v.Path] = tr.value(&v, &regs)
@@ -190,7 +191,7 @@ func (tr *tracer) atSite() (hit, bool) {
 	if g := s.target.GoroutineID; g != nil {
 		h.values["goroutine"] = tr.value(g, &regs)
 	}
-	tr.write(regs.Rip, s.text[0])
+	tr.write(pc, s.text)
 	if err := syscall.PtraceSetRegs(tr.pid, &regs); err != nil {
 		tr.t.Fatal(err)
 	}
@@ -203,11 +204,11 @@ func (tr *tracer) atSite() (hit, bool) {
 		if err := syscall.PtraceGetRegs(tr.pid, &after); err != nil {
 			tr.t.Fatal(err)
 		}
-		if after.Rip != regs.Rip {
+		if *counter(&after) != pc {
 			break // else a signal came first
 		}
 	}
-	tr.write(regs.Rip, 0xcc)
+	tr.write(pc, testkit.Breakpoint)
 	return h, true
 }
 
@@ -270,11 +271,7 @@ func (tr *tracer) value(v *target.Value, regs *syscall.PtraceRegs) string {
 }
 
 func (tr *tracer) location(l target.Location, size int, regs *syscall.PtraceRegs) (value uint64, why string) {
-	registers := [...]uint64{
-		regs.Rax, regs.Rdx, regs.Rcx, regs.Rbx, regs.Rsi, regs.Rdi, regs.Rbp, regs.Rsp,
-		regs.R8, regs.R9, regs.R10, regs.R11, regs.R12, regs.R13, regs.R14, regs.R15,
-	}
-	value = registers[l.Register] >> (8 * l.Shift)
+	value = numbered(regs, l.Register) >> (8 * l.Shift)
 	for i, offset := range l.Offsets {
 		if value == 0 {
 			return 0, "nil pointer"
@@ -344,9 +341,6 @@ func calls(t *testing.T, exe string) []call {
 
 func requirePtrace(t *testing.T) {
 	t.Helper()
-	if runtime.GOARCH != "amd64" {
-		t.Skip("registers are read as x86-64 has them")
-	}
 	if b, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope"); err == nil && strings.TrimSpace(string(b)) == "3" {
 		t.Skip("ptrace is switched off on this machine")
 	}

@@ -55,6 +55,9 @@ func section(f *objfile.File, name string, address *uint64) []byte {
 	return b
 }
 
+// maxGeneral is the largest DWARF number of a general register: arm64's stack pointer.
+const maxGeneral = 31
+
 // CFA says what the canonical frame address is at an instruction: a register (DWARF number) plus an offset. ok is false
 // where no frame information covers the address or it says it in a way that is not such a sum.
 func (s *Frames) CFA(pc uint64) (register int, offset int64, ok bool) {

@@ -51,12 +51,6 @@ const (
 	opGNUEntryValue op.Opcode = 0xf3
 )
 
-// Registers of x86-64 in DWARF numbers: 0 to 15 are the general ones, 17 to 32 XMM0 to XMM15.
-const maxGeneral = 15
-
-// IsVector says whether a register is one that the kernel does not show to a probe.
-func IsVector(register int) bool { return register > maxGeneral+1 }
-
 // context is what an expression refers to beside itself.
 type context struct {
 	frameBase *Location // DW_AT_frame_base; nil: none

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package goabi knows what is special about programs that Go's compiler made: which version made them, what their functions
-// do before their own code, and where the running goroutine is found. The facts are of Go 1.17 and later (ABIInternal) on x86-64,
-// from src/cmd/compile/abi-internal.md and src/cmd/internal/obj/x86/obj6.go.
+// do before their own code, where the running goroutine is found and where arguments are. The facts are of Go 1.17 (arm64: 1.18) and
+// later (ABIInternal), from src/cmd/compile/abi-internal.md and the stacksplit of src/cmd/internal/obj.
 package goabi
 
 import (
@@ -10,15 +10,35 @@ import (
 	"fmt"
 	"io"
 	"strings"
-
-	"golang.org/x/arch/x86/x86asm"
 )
 
-// GRegister holds the running goroutine's runtime.g in every function of ABIInternal: r14, which is 14 in DWARF too.
-const GRegister = 14
+// An ABI is ABIInternal on one architecture. Registers have DWARF's numbers.
+type ABI struct {
+	G        int   // holds the running goroutine's runtime.g in every function
+	Integers []int // for arguments and results, in this order
+	// FirstFloat is the first of the Floats registers for floating-point numbers.
+	FirstFloat, Floats int
+
+	find func(text []byte, low uint64) (StackCheck, bool)
+}
+
+// The architectures. Arguments that are in no register begin 8 bytes above the stack pointer on both: above the return address, or where
+// the caller has saved its own.
+var (
+	AMD64 = ABI{ // rax, rbx, rcx, rdi, rsi, r8 to r11; X0 to X14; r14
+		G: 14, Integers: []int{0, 3, 2, 5, 4, 8, 9, 10, 11}, FirstFloat: 17, Floats: 15, find: findAMD64,
+	}
+	ARM64 = ABI{ // R0 to R15; F0 to F15; R28
+		G: 28, Integers: []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, FirstFloat: 64, Floats: 16, find: findARM64,
+	}
+)
+
+// FindStackCheck recognises the check in the code of a function that begins at low. The code that makes the stack larger moves
+// registers to the stack, calls, moves them back and jumps to low: all of that is proved here.
+func (a *ABI) FindStackCheck(text []byte, low uint64) (StackCheck, bool) { return a.find(text, low) }
 
 // ABI0Suffix ends the symbols of functions of the older convention, which are written in assembly: arguments are on
-// the stack and GRegister holds anything.
+// the stack and the register for the goroutine holds anything.
 const ABI0Suffix = ".abi0"
 
 // Version is what built an executable, "go1.26.8"; the error says that it is not Go's, or does not say so.
@@ -41,129 +61,3 @@ type StackCheck struct {
 
 // maxGrowth bounds the instructions that save and restore the arguments around the call.
 const maxGrowth = 64
-
-// FindStackCheck recognises the check in the code of a function that begins at low. It has three shapes:
-//
-//	cmp rsp, [g+16]; jbe grow
-//	lea tmp, [rsp-N]; cmp tmp, [g+16]; jbe grow
-//	mov tmp, rsp; sub tmp, N; jb grow; cmp tmp, [g+16]; jbe grow
-//
-// with 24 in the place of 16 where a function runs on a system stack, and for functions of ABI0 behind an instruction that loads
-// g. The code at grow moves registers to the stack, calls, moves them back and jumps to low: all of that is proved here.
-func FindStackCheck(text []byte, low uint64) (StackCheck, bool) {
-	d := decoder{text: text, low: low, pc: low}
-	i, ok := d.next()
-	if ok && i.Op == x86asm.MOV && isTLS(i) { // ABI0: mov g, fs:[-8]
-		i, ok = d.next()
-	}
-	if !ok {
-		return StackCheck{}, false
-	}
-	var (
-		compared x86asm.Arg = x86asm.RSP
-		grow     []uint64
-	)
-	switch {
-	case i.Op == x86asm.LEA && isStack(i.Args[1]):
-		compared = i.Args[0]
-		i, ok = d.next()
-	case i.Op == x86asm.MOV && i.Args[1] == x86asm.Arg(x86asm.RSP):
-		compared = i.Args[0]
-		if i, ok = d.next(); !ok || i.Op != x86asm.SUB || i.Args[0] != compared {
-			return StackCheck{}, false
-		}
-		if i, ok = d.next(); !ok || i.Op != x86asm.JB {
-			return StackCheck{}, false
-		}
-		grow = append(grow, d.target(i))
-		i, ok = d.next()
-	}
-	if !ok || i.Op != x86asm.CMP || i.Args[0] != compared || !isGuard(i.Args[1]) {
-		return StackCheck{}, false
-	}
-	if i, ok = d.next(); !ok || i.Op != x86asm.JBE {
-		return StackCheck{}, false
-	}
-	check := StackCheck{End: d.pc}
-	for _, target := range append(grow, d.target(i)) {
-		if check.Call, check.Back, ok = growth(text, low, target); !ok {
-			return StackCheck{}, false
-		}
-	}
-	return check, true
-}
-
-// growth proves that the code at an address does nothing but move, call once, move and jump back to low.
-func growth(text []byte, low, at uint64) (call, back uint64, ok bool) {
-	d := decoder{text: text, low: low, pc: at}
-	for range maxGrowth {
-		pc := d.pc
-		i, ok := d.next()
-		switch {
-		case !ok:
-			return 0, 0, false
-		case i.Op == x86asm.CALL && call == 0:
-			if _, direct := i.Args[0].(x86asm.Rel); !direct {
-				return 0, 0, false
-			}
-			call = d.target(i)
-		case i.Op == x86asm.JMP:
-			return call, pc, call != 0 && d.target(i) == low
-		case !isMove(i.Op):
-			return 0, 0, false
-		}
-	}
-	return 0, 0, false
-}
-
-func isMove(o x86asm.Op) bool {
-	switch o {
-	case x86asm.MOV, x86asm.MOVZX, x86asm.MOVSX, x86asm.MOVSXD, x86asm.MOVSS, x86asm.MOVSD_XMM, x86asm.MOVUPS, x86asm.MOVAPS, x86asm.NOP:
-		return true
-	}
-	return false
-}
-
-func isTLS(i x86asm.Inst) bool {
-	m, ok := i.Args[1].(x86asm.Mem)
-	return ok && m.Segment == x86asm.FS
-}
-
-func isStack(a x86asm.Arg) bool {
-	m, ok := a.(x86asm.Mem)
-	// x86asm does not extend the sign of a displacement of 32 bits.
-	return ok && m.Base == x86asm.RSP && m.Index == 0 && int32(m.Disp) < 0
-}
-
-// isGuard recognises g.stackguard0 and g.stackguard1.
-func isGuard(a x86asm.Arg) bool {
-	m, ok := a.(x86asm.Mem)
-	return ok && m.Index == 0 && m.Base != 0 && m.Base != x86asm.RSP && m.Base != x86asm.RIP && (m.Disp == 16 || m.Disp == 24)
-}
-
-// A decoder reads instructions of a function one after the other.
-type decoder struct {
-	text    []byte
-	low, pc uint64
-}
-
-func (d *decoder) next() (x86asm.Inst, bool) {
-	if d.pc < d.low || d.pc-d.low >= uint64(len(d.text)) {
-		return x86asm.Inst{}, false
-	}
-	i, err := x86asm.Decode(d.text[d.pc-d.low:], 64)
-	if err != nil || i.Op == 0 {
-		return x86asm.Inst{}, false
-	}
-	d.pc += uint64(i.Len)
-	return i, true
-}
-
-// target is where the branch that was just read leads; 0 if it is not said in the instruction.
-func (d *decoder) target(i x86asm.Inst) uint64 {
-	rel, ok := i.Args[0].(x86asm.Rel)
-	if !ok {
-		return 0
-	}
-	return d.pc + uint64(int64(rel))
-}

@@ -65,7 +65,7 @@ func TestFindStackCheck(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, ok := FindStackCheck(text, low)
+		got, ok := AMD64.FindStackCheck(text, low)
 		want := StackCheck{End: low + uint64(len(check)), Call: 0x2000, Back: low + uint64(len(text)) - 2}
 		switch {
 		case ok == c.none:
@@ -97,10 +97,12 @@ func FuzzFindStackCheck(f *testing.F) {
 	}
 	f.Add(text)
 	f.Fuzz(func(t *testing.T, text []byte) {
-		c, ok := FindStackCheck(text, low)
-		end := low + uint64(len(text))
-		if ok && (c.End <= low || c.End > end || c.Back <= low || c.Back >= end) {
-			t.Errorf("%+v in % x", c, text)
+		for _, abi := range []ABI{AMD64, ARM64} {
+			c, ok := abi.FindStackCheck(text, low)
+			end := low + uint64(len(text))
+			if ok && (c.End <= low || c.End > end || c.Back <= low || c.Back >= end) {
+				t.Errorf("%+v in % x", c, text)
+			}
 		}
 	})
 }

@@ -50,7 +50,7 @@ type File struct {
 	budget int64 // bytes of sections that may still be read
 }
 
-// Open checks the headers of an x86-64 executable of size bytes. The errors are ErrNotELF, ErrCutShort, ErrUnsupported and
+// Open checks the headers of an executable of size bytes. The errors are ErrNotELF, ErrCutShort, ErrUnsupported and
 // ErrTooLarge, wrapped with what was found; any other is a failed read.
 func Open(r io.ReaderAt, size int64) (*File, error) {
 	if err := checkHeaders(r, size); err != nil {
@@ -90,8 +90,8 @@ func checkHeaders(r io.ReaderAt, size int64) error {
 	if elf.Class(h[elf.EI_CLASS]) != elf.ELFCLASS64 || elf.Data(h[elf.EI_DATA]) != elf.ELFDATA2LSB {
 		return fmt.Errorf("%w: %v, %v; only 64-bit little-endian is", ErrUnsupported, elf.Class(h[elf.EI_CLASS]), elf.Data(h[elf.EI_DATA]))
 	}
-	if m := elf.Machine(le.Uint16(h[18:])); m != elf.EM_X86_64 {
-		return fmt.Errorf("%w: machine %v; only x86-64 is", ErrUnsupported, m)
+	if m := elf.Machine(le.Uint16(h[18:])); m != elf.EM_X86_64 && m != elf.EM_AARCH64 {
+		return fmt.Errorf("%w: machine %v; only x86-64 and arm64 are", ErrUnsupported, m)
 	}
 	if t := elf.Type(le.Uint16(h[16:])); t != elf.ET_EXEC && t != elf.ET_DYN {
 		return fmt.Errorf("%w: type %v is no executable", ErrUnsupported, t)
@@ -135,6 +135,9 @@ func within(offset, length uint64, size int64) bool {
 	end := offset + length
 	return end >= offset && end <= uint64(size)
 }
+
+// Machine is the architecture that the executable is for.
+func (f *File) Machine() elf.Machine { return f.elf.Machine }
 
 // PIE says whether the kernel chooses the address at which the executable is loaded.
 func (f *File) PIE() bool { return f.elf.Type == elf.ET_DYN }

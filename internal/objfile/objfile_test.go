@@ -153,7 +153,7 @@ func TestRefused(t *testing.T) {
 		"not ELF":               {func(b []byte) { b[0] = '#' }, ErrNotELF},
 		"32 bits":               {func(b []byte) { b[elf.EI_CLASS] = byte(elf.ELFCLASS32) }, ErrUnsupported},
 		"big-endian":            {func(b []byte) { b[elf.EI_DATA] = byte(elf.ELFDATA2MSB) }, ErrUnsupported},
-		"arm64":                 {func(b []byte) { le.PutUint16(b[18:], uint16(elf.EM_AARCH64)) }, ErrUnsupported},
+		"another machine":       {func(b []byte) { le.PutUint16(b[18:], uint16(elf.EM_RISCV)) }, ErrUnsupported},
 		"an object file":        {func(b []byte) { le.PutUint16(b[16:], uint16(elf.ET_REL)) }, ErrUnsupported},
 		"too many sections":     {func(b []byte) { le.PutUint16(b[60:], 60000) }, ErrTooLarge},
 		"too many segments":     {func(b []byte) { le.PutUint16(b[56:], 60000) }, ErrTooLarge},

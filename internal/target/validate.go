@@ -29,8 +29,13 @@ const (
 	maxLong        = 4096
 )
 
-// registers is how many registers of an architecture an op can read, in DWARF numbers from 0.
-var registers = map[string]int{"amd64": 17, "arm64": 32}
+// registers are those of an architecture that an op can read, a bit for each by its DWARF number: bpf/kernel.h copies no others.
+var registers = map[string]uint32{"amd64": 1<<17 - 1, "arm64": 1<<16 - 1 | 1<<28 | 1<<31}
+
+// HasRegister says whether an op can read a register of an architecture, by its DWARF number.
+func HasRegister(arch string, number int) bool {
+	return number >= 0 && number < 32 && registers[arch]>>number&1 == 1
+}
 
 // Validate says what is wrong with a Target that somebody else made. A Target that it accepts has every text bounded and
 // printable, every number in the range that an op can carry, every site inside the function, and names that agree with the
@@ -337,7 +342,7 @@ func (v *Value) validateNames() error {
 }
 
 func (l *Location) validate(arch string) error {
-	if l.Register < 0 || l.Register >= registers[arch] {
+	if !HasRegister(arch, l.Register) {
 		return fmt.Errorf("register %d: %s has none that can be read", l.Register, arch)
 	}
 	if l.Shift < 0 || l.Shift > 7 {

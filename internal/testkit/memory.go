@@ -6,8 +6,11 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/keyhole-dev/keyhole/internal/a64"
 )
 
 // A Text is what the executable mappings of one process held at one time, by the address they begin at.
@@ -34,7 +37,11 @@ func ReadText(t testing.TB, pid int) Text {
 	return text
 }
 
-// Differences lists the addresses at which two texts of one process differ, at most ten, with the bytes of both.
+// Breakpoint is what the kernel writes at the place of a uprobe.
+var Breakpoint = map[string][]byte{"amd64": {0xcc}, "arm64": a64.Breakpoint[:]}[runtime.GOARCH]
+
+// Differences lists the addresses at which two texts of one process differ, at most ten, with the bytes of both: as many at once as a
+// breakpoint has.
 func (before Text) Differences(after Text) []string {
 	var found []string
 	for start, was := range before {
@@ -46,9 +53,10 @@ func (before Text) Differences(after Text) []string {
 			found = append(found, fmt.Sprintf("%#x: %d bytes mapped before, %d after", start, len(was), len(is)))
 			continue
 		}
-		for i := range was {
-			if was[i] != is[i] {
-				found = append(found, fmt.Sprintf("%#x: %02x before, %02x after", start+uint64(i), was[i], is[i]))
+		n := len(Breakpoint)
+		for i := 0; i < len(was); i += n {
+			if end := min(i+n, len(was)); !bytes.Equal(was[i:end], is[i:end]) {
+				found = append(found, fmt.Sprintf("%#x: %x before, %x after", start+uint64(i), was[i:end], is[i:end]))
 			}
 			if len(found) == 10 {
 				return found

@@ -3,7 +3,9 @@
 package testkit
 
 import (
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,11 +54,12 @@ func TestProgramIsHeldAtItsGate(t *testing.T) {
 	}
 }
 
-func TestTextDifferencesNameTheByte(t *testing.T) {
-	before := Text{0x1000: {1, 2, 3}}
-	after := Text{0x1000: {1, 0xcc, 3}}
+func TestTextDifferencesNameTheBytes(t *testing.T) {
+	n := len(Breakpoint)
+	before := Text{0x1000: make([]byte, 3*n)}
+	after := Text{0x1000: slices.Concat(make([]byte, n), Breakpoint, make([]byte, n))}
 	got := before.Differences(after)
-	if len(got) != 1 || got[0] != "0x1001: 02 before, cc after" {
+	if len(got) != 1 || got[0] != fmt.Sprintf("%#x: %x before, %x after", 0x1000+n, make([]byte, n), Breakpoint) {
 		t.Errorf("got %q", got)
 	}
 	if got := before.Differences(Text{}); len(got) != 1 {
