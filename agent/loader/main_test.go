@@ -32,6 +32,7 @@ type request struct {
 
 	countFirst bool
 	aggregate  probe.Aggregate // by the first value
+	stack      bool
 }
 
 // A session is one attached probe and the end of it that reads.
@@ -74,7 +75,11 @@ func compile(t testing.TB, p *hot.Process, r request) *plan.Plan {
 	if r.aggregate == probe.AggregateGroups || r.aggregate == probe.AggregateHistogram {
 		spec.Arguments = []string{r.values[0].Path}
 	}
-	compiled, err := plan.Compile(spec, p.Target(t, r.function, r.values...), rules)
+	found := p.Target(t, r.function, r.values...)
+	if spec.Stack = r.stack; r.stack {
+		found.Stack = p.Modules(t)
+	}
+	compiled, err := plan.Compile(spec, found, rules)
 	if err != nil {
 		t.Fatal(err)
 	}

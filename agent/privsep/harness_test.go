@@ -78,6 +78,7 @@ func agentMain(ctx context.Context, c *Client, args []string) error {
 type remoteAgent struct {
 	client  *Client
 	looking *Inspection
+	symbols *Symbols
 
 	mu      sync.Mutex
 	holders map[string]*remoteHolder

@@ -24,7 +24,7 @@ type body struct {
 }
 
 // CallsAt says what source the instruction at an address is of: the innermost function first, the others around it being those
-// that it was inlined into, the last being the function with code of its own. Each but the first is at its call of the one before.
+// that it was inlined into, the last being the function with code of its own. Functions have the linker's names if they have one. Each but the first is at its call of the one before.
 // There is none where no function is known to be.
 func (d *Data) CallsAt(pc uint64) ([]Place, error) {
 	u, r, err := d.unitAt(pc)
@@ -53,7 +53,14 @@ func (d *Data) CallsAt(pc uint64) ([]Place, error) {
 	}
 	var places []Place
 	for _, e := range slices.Backward(chain) {
-		at.Function = d.functionName(e.Offset)
+		names, err := d.chain(e)
+		if err != nil {
+			return nil, err
+		}
+		// In C++ and Rust the linker's name says what the function is a member of.
+		if at.Function, _ = first(names, dwarf.AttrLinkageName).(string); at.Function == "" {
+			at.Function, _ = first(names, dwarf.AttrName).(string)
+		}
 		places = append(places, at)
 		file, _ := e.Val(dwarf.AttrCallFile).(int64)
 		line, _ := e.Val(dwarf.AttrCallLine).(int64)

@@ -11,6 +11,8 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/ianlancetaylor/demangle"
+
 	"github.com/keyhole-dev/keyhole/internal/debuginfo"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/objfile"
@@ -88,6 +90,15 @@ func (t *Table) Lookup(p Place) Location {
 	return l
 }
 
+// written is the name of a function of C++ or Rust as it is in the source, without parameters; of C as it is.
+func written(name string) string {
+	const longest = 12 // the power of 2 that a demangled name may be long
+	if len(name) > maxName {
+		return name
+	}
+	return demangle.Filter(name, demangle.NoParams, demangle.MaxLength(longest))
+}
+
 func (t *Table) lookup(pc uint64, isReturn bool) Location {
 	at := pc
 	if isReturn {
@@ -109,7 +120,7 @@ func (t *Table) lookup(pc uint64, isReturn bool) Location {
 		s := t.symbols[i]
 		switch {
 		case s.Size == 0 && t.file.CodeEnd(s.Address) == t.file.CodeEnd(at), at-s.Address < s.Size:
-			l.Frames = []event.Frame{{Function: s.Name}}
+			l.Frames = []event.Frame{{Function: written(s.Name)}}
 			return l
 		case i == 0 || t.symbols[i-1].Address != s.Address:
 			return l
@@ -137,7 +148,7 @@ func (t *Table) debugged(pc uint64) ([]event.Frame, error) {
 	}
 	var frames []event.Frame
 	for i, p := range places {
-		frames = append(frames, event.Frame{Function: p.Function, File: p.File, Line: p.Line, Inlined: i < len(places)-1})
+		frames = append(frames, event.Frame{Function: written(p.Function), File: p.File, Line: p.Line, Inlined: i < len(places)-1})
 	}
 	return withoutWrappers(frames), nil
 }

@@ -213,6 +213,32 @@ func TestFramePointer(t *testing.T) {
 	}
 }
 
+// TestCPlusPlus: functions have the names of the source, with debug information and without.
+func TestCPlusPlus(t *testing.T) {
+	for _, flag := range []string{"-g", "-g0"} {
+		path := testkit.BuildC(t, "class", []string{"internal/symbol/testdata/class.cc"}, "-O2", flag, "-fno-exceptions")
+		table := open(t, path)
+		seen := make(map[string]bool)
+		for _, s := range table.symbols {
+			if !strings.Contains(s.Name, "shop") {
+				continue
+			}
+			for pc := s.Address; pc < s.Address+s.Size; pc++ {
+				offset, err := table.file.FileOffset(pc)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, f := range table.Lookup(Place{Offset: offset}).Frames {
+					seen[f.Function] = true
+				}
+			}
+		}
+		if !seen["shop::Cart::total"] || !seen["shop::checkout"] || seen["shop::twice"] != (flag == "-g") {
+			t.Errorf("%s: %v", flag, seen)
+		}
+	}
+}
+
 // TestSymbolsAlone: without debug information a function has its name.
 func TestSymbolsAlone(t *testing.T) {
 	path := testkit.BuildC(t, "cstacks", []string{cTarget}, "-O2")

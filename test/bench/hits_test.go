@@ -40,6 +40,7 @@ func hits(t *testing.T, n size) []row {
 	for _, c := range []struct{ what, action string }{
 		{"bpftrace: count()", `@ = count();`},
 		{`bpftrace: printf("%s %d")`, `printf("%s %d\n", str(arg1), arg0);`},
+		{`bpftrace: printf("%s %d %s"), the last its stack`, `printf("%s %d %s\n", str(arg1), arg0, ustack);`},
 	} {
 		cost, hits := theirs(t, path, c.action, n.hits)
 		rows = append(rows, row{c.what, ns(cost), "", fmt.Sprintf("%d hits", hits)})

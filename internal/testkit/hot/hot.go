@@ -10,6 +10,7 @@ import (
 	"debug/elf"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhole-dev/keyhole/internal/procfs"
 	"github.com/keyhole-dev/keyhole/internal/target"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
@@ -78,6 +80,27 @@ func (p *Process) Target(t testing.TB, function string, values ...target.Value) 
 		Sites:    []target.Site{site},
 		Values:   values,
 	}
+}
+
+// Modules are what the program has mapped as code, as resolving gives them where callers are asked for.
+func (p *Process) Modules(t testing.TB) *target.Stack {
+	t.Helper()
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", p.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := procfs.ParseMaps(maps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := new(target.Stack)
+	for _, m := range list {
+		if m.Executable {
+			own := strings.HasSuffix(m.Path, "/hot")
+			s.Modules = append(s.Modules, target.Module{Name: filepath.Base(m.Path), Start: m.Start, End: m.End, Offset: m.Offset, Own: own})
+		}
+	}
+	return s
 }
 
 // entry finds a function's first instruction in the file and in the process.

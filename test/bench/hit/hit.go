@@ -21,6 +21,7 @@ import (
 	"github.com/keyhole-dev/keyhole/agent/resolve"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/redact"
+	"github.com/keyhole-dev/keyhole/internal/target"
 	"github.com/keyhole-dev/keyhole/internal/testkit/hot"
 )
 
@@ -47,13 +48,16 @@ func Measure(t testing.TB, calls int) []Cost {
 		what, action string
 		rate         uint32
 		span         bool
+		callers      int
 	}{
-		{"counts only", "keep", 1, false}, // over its rate after the first, as a busy function always is
-		{"an integer and a 16-byte string", "keep", probe.MaxRate, false},
-		{"the same, the string as its digest", "digest", probe.MaxRate, false},
-		{"a call: an integer and its result, both sides", "", probe.MaxRate, true},
+		{"counts only", "keep", 1, false, 0}, // over its rate after the first, as a busy function always is
+		{"an integer and a 16-byte string", "keep", probe.MaxRate, false, 0},
+		{"the same, the string as its digest", "digest", probe.MaxRate, false, 0},
+		{"a call: an integer and its result, both sides", "", probe.MaxRate, true, 0},
+		{"an integer and a 16-byte string, with 5 callers", "keep", probe.MaxRate, false, 5},
+		{"the same, with 20 callers", "keep", probe.MaxRate, false, 20},
 	} {
-		c := one(t, p, calls, k.action, k.rate, k.span)
+		c := one(t, p, calls, k.action, k.rate, k.span, k.callers)
 		c.What = k.what
 		costs = append(costs, c)
 	}
@@ -88,9 +92,9 @@ func empty(t testing.TB, p *hot.Process, calls int) Cost {
 	return Cost{What: "empty program", Hit: mean(s.Runtime, s.RunCount), Hits: s.RunCount}
 }
 
-func one(t testing.TB, p *hot.Process, calls int, action string, rate uint32, span bool) Cost {
+func one(t testing.TB, p *hot.Process, calls int, action string, rate uint32, span bool, callers int) Cost {
 	t.Helper()
-	program, reader := attach(t, p, planOf(t, p, action, rate, span))
+	program, reader := attach(t, p, planOf(t, p, action, rate, span, callers > 0))
 	defer program.Close()
 	defer reader.Close()
 
@@ -114,7 +118,11 @@ func one(t testing.TB, p *hot.Process, calls int, action string, rate uint32, sp
 			}
 		}
 	}()
-	p.Do(t, "pair %d 1 sixteen letters.", calls)
+	if callers > 0 {
+		p.Do(t, "under %d %d", callers, calls)
+	} else {
+		p.Do(t, "pair %d 1 sixteen letters.", calls)
+	}
 	runs, took, err := program.Stats()
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +142,7 @@ func one(t testing.TB, p *hot.Process, calls int, action string, rate uint32, sp
 	return Cost{Hit: mean(took, runs), Hits: runs, Emitted: records}
 }
 
-func planOf(t testing.TB, p *hot.Process, action string, rate uint32, span bool) *plan.Plan {
+func planOf(t testing.TB, p *hot.Process, action string, rate uint32, span, stack bool) *plan.Plan {
 	t.Helper()
 	keep := redact.Rule{ID: "bench", Match: redact.Match{Path: "text"}, Action: redact.Action{Kind: redact.Keep}}
 	rules, err := redact.Shipped().WithOwner([]redact.Rule{keep})
@@ -157,6 +165,9 @@ func planOf(t testing.TB, p *hot.Process, action string, rate uint32, span bool)
 		}
 	} else {
 		spec.Redact = []probe.Redaction{{Path: "text", Action: action}}
+	}
+	if spec.Stack = stack; stack {
+		found.Stack = new(target.Stack)
 	}
 	compiled, err := plan.Compile(spec, found, rules)
 	if err != nil {

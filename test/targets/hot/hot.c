@@ -5,6 +5,7 @@
  *
  *	empty N			N calls of hot_empty
  *	pair N VALUE TEXT	N calls of hot_pair
+ *	under DEPTH N		N calls of hot_pair below so many calls of functions that keep frame pointers
  *	text N TEXT		N calls of hot_text
  *	deep TEXT		one call of hot_deep, with TEXT behind two pointers
  *	wide			one call of hot_wide
@@ -102,6 +103,18 @@ static char *last_page(void) /* a page behind which no memory is mapped */
 	return p;
 }
 
+__attribute__((optimize("no-omit-frame-pointer"))) API long under(long depth, long n)
+{
+	volatile long sum = 0; /* or the compiler makes a loop of it */
+
+	if (depth > 1)
+		sum = under(depth - 1, n);
+	else
+		while (n-- > 0)
+			sum += hot_pair(n, "sixteen letters.", 16);
+	return sum;
+}
+
 struct work {
 	pthread_t thread;
 	long calls;
@@ -149,6 +162,8 @@ static long command(char *line)
 
 		while (n-- > 0)
 			sum += hot_pair(value, c, strlen(c));
+	} else if (!strcmp(name, "under") && b) {
+		sum = under(n, strtol(b, NULL, 0));
 	} else if (!strcmp(name, "text") && b) {
 		while (n-- > 0)
 			sum += hot_text(b);

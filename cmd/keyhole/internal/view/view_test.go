@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -146,6 +147,22 @@ func TestEventBeforeItsSession(t *testing.T) {
 		t.Errorf("the header came twice: %v", late)
 	}
 	golden(t, "overtaken", append(lines, tr.Event(first, now)...))
+}
+
+// TestCallers shows them below their call, and nothing of a name but what can be read.
+func TestCallers(t *testing.T) {
+	tr := NewTrace(80)
+	tr.Session(session(), now)
+	e := hit(0, nil)
+	e.Stack = []string{"main.(*Cart).Checkout /src/cart.go:41", "main.\x1b[2Jserve /src/shop.go:9 (inlined)", "(cut)"}
+	lines := tr.Event(e, now)
+	var got []string
+	for _, l := range lines[len(lines)-3:] {
+		got = append(got, l.String())
+	}
+	if want := []string{"    main.(*Cart).Checkout /src/cart.go:41", `    main.\x1b[2Jserve /src/shop.go:9 (inlined)`, "    (cut)"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
 }
 
 func TestSummaryOfOtherEnds(t *testing.T) {
