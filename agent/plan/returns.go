@@ -91,6 +91,8 @@ func (r *Returns) verify(p *Plan) error {
 		return fmt.Errorf("paired by %q", r.By)
 	case sites == 0:
 		return errors.New("no site is a return")
+	case r.ByKernel && p.Stack != nil:
+		return errors.New("the kernel's return probe, which hides the callers of a stack")
 	case r.ByKernel && (p.Goroutine || r.GoidOffset != 0):
 		return errors.New("the kernel's return probe, in a program with goroutines")
 	case r.GoidOffset < 0 || r.GoidOffset > maxGoidOffset || r.SlowerThan < 0 || r.SlowerThan > probe.MaxTTL:

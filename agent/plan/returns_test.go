@@ -136,6 +136,16 @@ func TestKernelReturn(t *testing.T) {
 		t.Errorf("two sites at one address: %v", err)
 	}
 	spec, tgt = byKernel()
+	spec.Stack, tgt.Stack = true, new(target.Stack)
+	if _, err := plan.Compile(spec, tgt, redact.Shipped()); err == nil || !strings.Contains(err.Error(), "hides the callers") {
+		t.Errorf("with a stack: %v", err)
+	}
+	stacked := clone(t, good)
+	stacked.Stack = &plan.Stack{Callers: 1}
+	if err := stacked.Verify(); err == nil || !strings.Contains(err.Error(), "hides the callers") {
+		t.Errorf("a plan with a stack: %v", err)
+	}
+	spec, tgt = byKernel()
 	tgt.Returns.GoidOffset = 8
 	if _, err := plan.Compile(spec, tgt, redact.Shipped()); err == nil || !strings.Contains(err.Error(), "goroutines") {
 		t.Errorf("with a goroutine's number: %v", err)

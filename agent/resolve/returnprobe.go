@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/arch/x86/x86asm"
 
+	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/procfs"
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
@@ -20,12 +21,15 @@ type unseen struct{ error }
 
 // ends adds the sites at which a function's calls end: its return instructions or, where these are not all, the kernel's return probe at
 // its entry, if that harms nothing.
-func (p *program) ends(t *target.Target, c *code, f *function) error {
+func (p *program) ends(t *target.Target, c *code, f *function, spec *probe.Spec) error {
 	entry := t.Sites[0]
 	sites, err := c.returnSites()
 	if _, ok := errors.AsType[unseen](err); ok {
 		if not := p.refuseReturnProbe(f); not != nil {
 			return fmt.Errorf("%w; and the kernel's return probe is not for it: %w", err, not)
+		}
+		if spec.Stack {
+			return fmt.Errorf("%w; and the kernel's return probe, which sees them, hides callers from --stack: leave out --stack", err)
 		}
 		entry.Where, entry.Return = "by the kernel's return probe", true
 		t.Sites = append(t.Sites, entry)

@@ -59,6 +59,9 @@ func TestReturnProbe(t *testing.T) {
 			if err := found.Validate(); err != nil {
 				t.Error(err)
 			}
+			if _, err := resolveReturns(t, path, x.function, func(s *probe.Spec) { s.Stack = true }); err == nil || !strings.Contains(err.Error(), "leave out --stack") {
+				t.Errorf("with callers: %v", err)
+			}
 		})
 	}
 }
@@ -85,13 +88,16 @@ func buildCgo(t *testing.T) string {
 }
 
 // resolveReturns asks for the calls of a function, with their returns, in a process that runs a program.
-func resolveReturns(t *testing.T, path, function string) (*target.Target, error) {
+func resolveReturns(t *testing.T, path, function string, change ...func(*probe.Spec)) (*target.Target, error) {
 	t.Helper()
 	p := testkit.Start(t, path)
 	p.Expect("ready", 10*time.Second)
 	s := probe.Spec{
 		Target: probe.Selector{Kind: probe.SelectPID, PID: p.PID()}, Function: function, Results: []string{probe.Duration}, Reason: "test",
 	}.WithDefaults()
+	for _, change := range change {
+		change(&s)
+	}
 	return Resolve(inputOf(t, p.PID()), &s)
 }
 

@@ -25,7 +25,7 @@ func (p *program) returns(t *target.Target, v *values, spec *probe.Spec) error {
 	if err := c.entersOnce(t.Sites[0].Address); err != nil {
 		return refused(f.name, err)
 	}
-	if err := p.ends(t, c, f); err != nil {
+	if err := p.ends(t, c, f, spec); err != nil {
 		if p, ok := errors.AsType[*problem.Error](err); ok {
 			return p
 		}

@@ -202,6 +202,9 @@ func (t *Target) validateReturns() error {
 		if err := KernelReturn(&t.Identity, t.Sites, r.By); err != nil {
 			return err
 		}
+		if t.Stack != nil {
+			return errors.New("by the kernel's return probe, which hides the callers of a stack")
+		}
 		if t.GoroutineID != nil || r.GoidOffset != 0 {
 			return errors.New("by the kernel's return probe, in a program with goroutines")
 		}
