@@ -100,6 +100,9 @@ func sitesText(sites []target.Site) string {
 			continue
 		}
 		fmt.Fprintf(&b, "%#x at file offset %#x", s.RuntimeAddress, s.FileOffset)
+		if s.Return && i > 0 && s.FileOffset == sites[i-1].FileOffset {
+			b.WriteString(" by the kernel's return probe")
+		}
 	}
 	return b.String()
 }

@@ -35,7 +35,8 @@ func (l *Program) Attach(exe *os.File) (*Attachment, error) {
 	if l.plan.Identity.Kernel != "" {
 		return l.attachKernel()
 	}
-	return l.attach(exe, l.plan.Identity.PID, placesOf(l.plan.Sites), false)
+	r := l.plan.Returns
+	return l.attach(exe, l.plan.Identity.PID, placesOf(l.plan.Sites), r != nil && r.ByKernel)
 }
 
 // AttachTo is Attach at other places and in another process than the plan's, where the program will find itself out of scope and

@@ -327,6 +327,9 @@ func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
 		if r.By == target.ByGoroutine {
 			c.Pair = uint32(bpf.UprobeKhPairKH_PAIR_GOROUTINE)
 		}
+		if r.ByKernel {
+			c.Popped = 1
+		}
 	}
 	if p.Identity.Kernel != "" {
 		c.Pid, c.Popped = uint32(o.LeaveOut), 1

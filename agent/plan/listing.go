@@ -61,7 +61,7 @@ func (p *Plan) Listing() string {
 			line("", "-- "+p.Limits.admits()+" --")
 		}
 		if r != nil && i == r.Start {
-			line("", fmt.Sprintf("-- waits for its return, by %s; at most %d do --", r.By, p.MaxWaitingCalls()))
+			line("", fmt.Sprintf("-- waits for its return%s, by %s; at most %d do --", r.seen(), r.By, p.MaxWaitingCalls()))
 			if r.SlowerThan > 0 {
 				line("", fmt.Sprintf("only if it took %v or more", r.SlowerThan))
 			}
@@ -94,6 +94,14 @@ func (p *Plan) Listing() string {
 		b.WriteString(strings.TrimRight(row, " \n") + "\n")
 	}
 	return b.String()
+}
+
+// seen says how a return is seen, if not at a return instruction.
+func (r *Returns) seen() string {
+	if r.ByKernel {
+		return ", which the kernel's return probe sees"
+	}
+	return ""
 }
 
 // admits says what a hit that the conditions let through is held against.

@@ -39,6 +39,7 @@ type Plan struct {
 // Returns is the part of a plan that is carried out at the return of a call that was let in at its entry.
 type Returns struct {
 	By         target.Pairing `json:"by"`
+	ByKernel   bool           `json:"byKernel,omitempty"` // its site is the entry, at which the kernel changes where the call returns to
 	GoidOffset int64          `json:"goidOffset,omitempty"`
 	SlowerThan time.Duration  `json:"slowerThanNs,omitempty"`
 	// Start is the first op of the return: Ops[Start:IfEnd] decide, Ops[IfEnd:] capture the results.

@@ -20,7 +20,7 @@ func (c *compiler) returns() error {
 	if t == nil {
 		return nil
 	}
-	r := &Returns{By: t.By, GoidOffset: t.GoidOffset, SlowerThan: c.spec.SlowerThan, Start: len(c.plan.Ops), Results: []Field{}}
+	r := &Returns{By: t.By, ByKernel: t.ByKernel, GoidOffset: t.GoidOffset, SlowerThan: c.spec.SlowerThan, Start: len(c.plan.Ops), Results: []Field{}}
 	c.plan.Returns = r
 	var b builder
 	if t.Failed != nil {
@@ -91,10 +91,19 @@ func (r *Returns) verify(p *Plan) error {
 		return fmt.Errorf("paired by %q", r.By)
 	case sites == 0:
 		return errors.New("no site is a return")
+	case r.ByKernel && p.Stack != nil:
+		return errors.New("the kernel's return probe, which hides the callers of a stack")
+	case r.ByKernel && (p.Goroutine || r.GoidOffset != 0):
+		return errors.New("the kernel's return probe, in a program with goroutines")
 	case r.GoidOffset < 0 || r.GoidOffset > maxGoidOffset || r.SlowerThan < 0 || r.SlowerThan > probe.MaxTTL:
 		return errors.New("a place or a time that is out of bounds")
 	case r.Start < p.IfEnd || r.IfEnd < r.Start || r.IfEnd > len(p.Ops):
 		return fmt.Errorf("of %d ops the return decides by %d to %d: out of bounds", len(p.Ops), r.Start, r.IfEnd)
+	}
+	if r.ByKernel {
+		if err := target.KernelReturn(&p.Identity, p.Sites, r.By); err != nil {
+			return err
+		}
 	}
 	for i := range r.Results {
 		if err := r.Results[i].verify(p.Identity.Kernel != ""); err != nil {

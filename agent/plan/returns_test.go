@@ -79,6 +79,79 @@ func TestVerifyRefusesReturns(t *testing.T) {
 	}
 }
 
+// byKernel is a request for calls of a C function with one result, which the kernel's return probe sees.
+func byKernel() (*probe.Spec, *target.Target) {
+	spec, tgt := returning()
+	spec.Results, spec.Errors = []string{"order"}, ""
+	tgt.Identity.Language, tgt.GoroutineID = "c: GNU C17 12.2.0", nil
+	end := tgt.Sites[0]
+	end.Where, end.Return = "by the kernel's return probe", true
+	tgt.Sites = append(tgt.Sites[:1], end)
+	tgt.Returns = &target.Returns{By: target.ByThread, ByKernel: true, Values: tgt.Returns.Values[:1]}
+	return spec, tgt
+}
+
+// TestKernelReturn: the kernel's return probe is at the entry, and never in a Go program, whoever forged the plan or the target.
+func TestKernelReturn(t *testing.T) {
+	spec, tgt := byKernel()
+	good := compile(t, spec, tgt, redact.Shipped())
+	if !strings.Contains(good.Listing(), "which the kernel's return probe sees, by thread") {
+		t.Errorf("listing:\n%s", good.Listing())
+	}
+	other := clone(t, good)
+	other.Returns.ByKernel = false
+	if other.Digest() == good.Digest() {
+		t.Error("the digest does not say how returns are seen")
+	}
+	for what, c := range map[string]struct {
+		change func(id *target.Identity, sites *[]target.Site, by *target.Pairing)
+		says   string
+	}{
+		"a Go program":         {func(id *target.Identity, _ *[]target.Site, _ *target.Pairing) { id.Language = "go1.26.8" }, "Go program"},
+		"goroutines":           {func(_ *target.Identity, _ *[]target.Site, by *target.Pairing) { *by = target.ByGoroutine }, "threads"},
+		"another place":        {func(_ *target.Identity, s *[]target.Site, _ *target.Pairing) { (*s)[1].Address++ }, "not at the function's entry"},
+		"another in the file":  {func(_ *target.Identity, s *[]target.Site, _ *target.Pairing) { (*s)[1].FileOffset++ }, "not at the function's entry"},
+		"another in memory":    {func(_ *target.Identity, s *[]target.Site, _ *target.Pairing) { (*s)[1].RuntimeAddress++ }, "not at the function's entry"},
+		"two returns":          {func(_ *target.Identity, s *[]target.Site, _ *target.Pairing) { *s = append(*s, (*s)[1]) }, "one entry and one return"},
+		"a return, then entry": {func(_ *target.Identity, s *[]target.Site, _ *target.Pairing) { (*s)[0], (*s)[1] = (*s)[1], (*s)[0] }, ""},
+	} {
+		p := clone(t, good)
+		c.change(&p.Identity, &p.Sites, &p.Returns.By)
+		if err := p.Verify(); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("a plan with %s: %v", what, err)
+		}
+		spec, tgt := byKernel()
+		c.change(&tgt.Identity, &tgt.Sites, &tgt.Returns.By)
+		if err := tgt.Validate(); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("a target with %s: %v", what, err)
+		}
+		if _, err := plan.Compile(spec, tgt, redact.Shipped()); err == nil {
+			t.Errorf("a target with %s was compiled", what)
+		}
+	}
+	// Two sites at one address are for this alone.
+	spec, tgt = byKernel()
+	tgt.Returns.ByKernel = false
+	if _, err := plan.Compile(spec, tgt, redact.Shipped()); err == nil || !strings.Contains(err.Error(), "there twice") {
+		t.Errorf("two sites at one address: %v", err)
+	}
+	spec, tgt = byKernel()
+	spec.Stack, tgt.Stack = true, new(target.Stack)
+	if _, err := plan.Compile(spec, tgt, redact.Shipped()); err == nil || !strings.Contains(err.Error(), "hides the callers") {
+		t.Errorf("with a stack: %v", err)
+	}
+	stacked := clone(t, good)
+	stacked.Stack = &plan.Stack{Callers: 1}
+	if err := stacked.Verify(); err == nil || !strings.Contains(err.Error(), "hides the callers") {
+		t.Errorf("a plan with a stack: %v", err)
+	}
+	spec, tgt = byKernel()
+	tgt.Returns.GoidOffset = 8
+	if _, err := plan.Compile(spec, tgt, redact.Shipped()); err == nil || !strings.Contains(err.Error(), "goroutines") {
+		t.Errorf("with a goroutine's number: %v", err)
+	}
+}
+
 func TestReturnsRefused(t *testing.T) {
 	for what, c := range map[string]struct {
 		change func(*probe.Spec, *target.Target)

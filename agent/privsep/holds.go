@@ -314,6 +314,9 @@ func (m *monitor) mayAttach(h *hold, t *target.Target) error {
 	if err := h.subject.check(); err != nil {
 		return err
 	}
+	if err := m.admitReturns(h.subject, t); err != nil {
+		return err
+	}
 	h.subject.text.Lock()
 	defer h.subject.text.Unlock()
 	if err := m.admit(h.subject, t.Sites); err != nil {

@@ -178,6 +178,9 @@ func (m *monitor) compare(r compareRequest) error {
 	if err := s.check(); err != nil {
 		return err
 	}
+	if err := m.admitReturns(s, r.Target); err != nil {
+		return err
+	}
 	s.text.Lock()
 	defer s.text.Unlock()
 	return m.admit(s, r.Target.Sites)

@@ -3,9 +3,11 @@
 package privsep
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
@@ -26,8 +28,14 @@ func TestTargetIsCheckedByTheLoader(t *testing.T) {
 		"name of a value":          "not what the inspector found",
 		"one value less":           "not what the inspector found",
 		"one value more":           "not what the inspector found",
+		"the kernel's return":      "not what the inspector found",
+		"the same, of Go":          "the kernel's return probe, in a Go program",
 	} {
 		t.Run(twist, func(*testing.T) {
+			spec := spec
+			if strings.HasPrefix(twist, "the ") {
+				spec.Results = []string{probe.Duration}
+			}
 			session := s.newSession()
 			s.refused(v, HoldArgs{Session: session, Spec: spec, Envelope: s.authority.grant(session, spec), Twist: twist}, want)
 		})
@@ -66,6 +74,14 @@ func twist(t *target.Target, how string) {
 		v.Names, v.Types = append(v.Names, "other"), append(v.Types, "int")
 	case "one value less":
 		t.Values = t.Values[1:]
+	case "the kernel's return", "the same, of Go":
+		if how == "the kernel's return" {
+			t.Identity.Language = "c"
+		}
+		end := *site
+		end.Return = true
+		t.Sites, t.GoroutineID = []target.Site{*site, end}, nil
+		t.Returns = &target.Returns{By: target.ByThread, ByKernel: true, Values: t.Returns.Values}
 	case "one value more":
 		t.Values = append(t.Values, t.Values[0])
 	}

@@ -3,6 +3,7 @@
 package resolve
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -14,30 +15,21 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
-// returns adds to a target where the function's calls end: at each of its return instructions. A return probe of the kernel's would
-// change the return address on the stack: a Go program dies of it when the stack moves, and one of C++ or Rust when an exception
-// comes by. So there is none where a function can be left otherwise than by its own returns; it is refused.
+// returns adds to a target where the function's calls end: at each of its return instructions or, where these are not all of its
+// returns, at the kernel's return probe.
 func (p *program) returns(t *target.Target, v *values, spec *probe.Spec) error {
 	c, f := v.code, v.function
 	if err := c.entersOnce(t.Sites[0].Address); err != nil {
 		return refused(f.name, err)
 	}
-	sites, err := c.returnSites()
-	if err != nil {
+	if err := p.ends(t, c, f, spec); err != nil {
+		if p, ok := errors.AsType[*problem.Error](err); ok {
+			return p
+		}
 		return problem.New(problem.FailedPrecondition, "cannot see the returns of %s: %v; leave out --ret, --slower-than and --errors-only to see its calls",
 			f.name, err)
 	}
-	for i := range sites {
-		if sites[i].Address == t.Sites[0].Address {
-			return refused(f.name, fmt.Errorf("it does nothing but return: there is no time between its entry and its return"))
-		}
-		if err := p.place(&sites[i]); err != nil {
-			return refused(f.name, err)
-		}
-	}
-	t.Sites = append(t.Sites, sites...)
-	r := &target.Returns{By: target.ByThread}
-	t.Returns = r
+	r := t.Returns
 	if c.isGo {
 		if f.debug == nil || p.isAssembly(f) {
 			return refused(f.name, fmt.Errorf("its calls cannot be paired with their returns: no debug information says that it was "+
@@ -56,6 +48,7 @@ func (p *program) returns(t *target.Target, v *values, spec *probe.Spec) error {
 		r.Values = append(r.Values, x)
 	}
 	if spec.Errors != "" {
+		var err error
 		if r.Failed, err = v.failed(spec.Errors); err != nil {
 			return err
 		}
@@ -97,8 +90,8 @@ func (c *code) returnSites() ([]target.Site, error) {
 			}
 			i, ok := m.decode(s.text[at:], pc)
 			if !ok || i.doubtful {
-				return nil, fmt.Errorf("the instruction at +%#x (% x) cannot be decoded beyond doubt, so that returns behind it may be missed",
-					pc-c.spans[0].address, s.text[at:min(at+8, len(s.text))])
+				return nil, unseen{fmt.Errorf("the instruction at +%#x (% x) cannot be decoded beyond doubt, so that returns behind it may be missed",
+					pc-c.spans[0].address, s.text[at:min(at+8, len(s.text))])}
 			}
 			raw := s.text[at : at+i.length]
 			at += i.length
@@ -108,7 +101,7 @@ func (c *code) returnSites() ([]target.Site, error) {
 					return nil, err
 				}
 				if n > 0 {
-					return nil, fmt.Errorf("it returns at %#x, in a part that lies elsewhere", pc)
+					return nil, unseen{fmt.Errorf("it returns at %#x, in a part that lies elsewhere", pc)}
 				}
 				sites = append(sites, target.Site{
 					Address: pc, Bytes: slices.Clone(raw), Where: fmt.Sprintf("return +%#x", pc-s.address), Return: true,
@@ -126,7 +119,7 @@ func (c *code) returnSites() ([]target.Site, error) {
 	case len(sites) == 0:
 		return nil, fmt.Errorf("it has no return instruction: it never returns, or something else returns for it")
 	case len(sites) >= target.MaxSites:
-		return nil, fmt.Errorf("it has %d return instructions; one probe sits on %d at most", len(sites), target.MaxSites-1)
+		return nil, unseen{fmt.Errorf("it has %d return instructions; one probe sits on %d at most", len(sites), target.MaxSites-1)}
 	}
 	return sites, nil
 }
@@ -135,12 +128,12 @@ func (c *code) returnSites() ([]target.Site, error) {
 func (c *code) staysInside(i instruction, pc uint64) error {
 	switch {
 	case i.direct && i.flow != flowCall && !c.holds(i.to):
-		return fmt.Errorf("it ends in a jump to another function (at +%#x), which returns in its place", pc-c.spans[0].address)
+		return unseen{fmt.Errorf("it ends in a jump to another function (at +%#x), which returns in its place", pc-c.spans[0].address)}
 	case !i.direct && i.flow == flowJump:
 		// A switch jumps from inside of a frame, a tail call when it is gone.
 		r := reach{c: c}
 		if !r.inFrame(pc) {
-			return fmt.Errorf("it may end in a jump to another function (at +%#x), which returns in its place", pc-c.spans[0].address)
+			return unseen{fmt.Errorf("it may end in a jump to another function (at +%#x), which returns in its place", pc-c.spans[0].address)}
 		}
 	}
 	return nil

@@ -176,6 +176,19 @@ func (d *Data) Producer(pc uint64) string {
 	return s
 }
 
+// IsC says whether the unit that covers an address was written in C, by what its compiler says.
+func (d *Data) IsC(pc uint64) bool {
+	u, _, err := d.unitAt(pc)
+	if err != nil {
+		return false
+	}
+	switch u.language {
+	case 0x01, 0x02, 0x0c, 0x1d, 0x2c, 0x3e: // DWARF 5, table 7.17, and its registry: C89, C, C99, C11, C17, C23
+		return true
+	}
+	return false
+}
+
 // fileName names a source file of a unit by the number that DW_AT_decl_file and DW_AT_call_file use.
 func (d *Data) fileName(u *unit, n int64) string {
 	if !u.filesRead {

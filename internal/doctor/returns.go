@@ -17,9 +17,12 @@ func (r *Report) RefuseReturn(s procfs.Status) string {
 	if o, text := r.SelfTest.Outcome(CheckReturn); o != Pass {
 		return "this node's kernel harms processes with a probe on a return: " + or(text, "the self-test did not look")
 	}
-	if o, text := r.SelfTest.Outcome(CheckReturnSeccomp); s.Seccomp != 0 && o != Pass {
-		return "the process's system calls are filtered (seccomp), and this node's kernel kills such a process by a probe on a return: " +
-			or(text, "the self-test did not look")
+	if o, text := r.SelfTest.Outcome(CheckReturnSeccomp); o != Pass {
+		filtered := "the process may have its system calls filtered (seccomp) at any moment"
+		if s.Seccomp != 0 {
+			filtered = "the process's system calls are filtered (seccomp)"
+		}
+		return filtered + ", and this node's kernel kills such a process by a probe on a return: " + or(text, "the self-test did not look")
 	}
 	if since := shadowStackSince[r.Facts.Arch]; s.ShadowStack && !atLeast(r.Facts.Kernel, since) {
 		return fmt.Sprintf("the process has a shadow stack, and kernels before %d.%d crash it by a probe on a return; this one is %s", since[0], since[1], r.Facts.Kernel)

@@ -168,6 +168,23 @@ func (f *File) CodeEnd(addr uint64) uint64 {
 	return 0
 }
 
+// EachCode calls visit with the bytes of each section of code and their address, until it returns false.
+func (f *File) EachCode(visit func(address uint64, text []byte) bool) error {
+	for _, s := range f.elf.Sections {
+		if s.Flags&elf.SHF_EXECINSTR == 0 || s.Type == elf.SHT_NOBITS {
+			continue
+		}
+		text, err := f.data(s)
+		if err != nil {
+			return err
+		}
+		if !visit(s.Addr, text) {
+			return nil
+		}
+	}
+	return nil
+}
+
 func (f *File) data(s *elf.Section) ([]byte, error) {
 	if !within(s.Offset, s.FileSize, f.size) {
 		return nil, fmt.Errorf("%w: section %s ends at %d, the file at %d", ErrCutShort, s.Name, s.Offset+s.FileSize, f.size)

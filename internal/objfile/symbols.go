@@ -29,29 +29,56 @@ const symbolLen = 24
 func (f *File) Functions() (Symbols, error) {
 	var all Symbols
 	for _, kind := range []elf.SectionType{elf.SHT_SYMTAB, elf.SHT_DYNSYM} {
-		s := f.elf.SectionByType(kind)
-		if s == nil {
-			continue
-		}
-		if s.Size/symbolLen > maxSymbols {
-			return nil, fmt.Errorf("read symbols: %w: %d", ErrTooLarge, s.Size/symbolLen)
-		}
-		if int(s.Link) >= len(f.elf.Sections) || f.elf.Sections[s.Link].Type != elf.SHT_STRTAB {
-			return nil, fmt.Errorf("read symbols: %w: no names", ErrUnsupported)
-		}
-		table, err := f.data(s)
+		table, names, err := f.symbols(kind)
 		if err != nil {
-			return nil, fmt.Errorf("read symbols: %w", err)
+			return nil, err
 		}
-		names, err := f.data(f.elf.Sections[s.Link])
-		if err != nil {
-			return nil, fmt.Errorf("read names of symbols: %w", err)
-		}
-		all = appendFunctions(all, table, string(names))
+		all = appendFunctions(all, table, names)
 	}
 	all.Sort()
 	// The dynamic table repeats what the static one has.
 	return slices.CompactFunc(all, func(a, b Symbol) bool { return a.Address == b.Address && a.Name == b.Name }), nil
+}
+
+// Imports are the names of what the dynamic linker finds for the executable elsewhere: functions and variables. There are none in one that
+// is linked statically, or whose sections are not described.
+func (f *File) Imports() ([]string, error) {
+	table, names, err := f.symbols(elf.SHT_DYNSYM)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for ; len(table) >= symbolLen; table = table[symbolLen:] {
+		if elf.SectionIndex(binary.LittleEndian.Uint16(table[6:])) != elf.SHN_UNDEF {
+			continue
+		}
+		if name := nameAt(names, binary.LittleEndian.Uint32(table)); name != "" {
+			all = append(all, name)
+		}
+	}
+	return all, nil
+}
+
+// symbols reads a table of Elf64_Sym, and the names that it refers to. A file without one has an empty one.
+func (f *File) symbols(kind elf.SectionType) (table []byte, names string, err error) {
+	s := f.elf.SectionByType(kind)
+	if s == nil {
+		return nil, "", nil
+	}
+	if s.Size/symbolLen > maxSymbols {
+		return nil, "", fmt.Errorf("read symbols: %w: %d", ErrTooLarge, s.Size/symbolLen)
+	}
+	if int(s.Link) >= len(f.elf.Sections) || f.elf.Sections[s.Link].Type != elf.SHT_STRTAB {
+		return nil, "", fmt.Errorf("read symbols: %w: no names", ErrUnsupported)
+	}
+	if table, err = f.data(s); err != nil {
+		return nil, "", fmt.Errorf("read symbols: %w", err)
+	}
+	text, err := f.data(f.elf.Sections[s.Link])
+	if err != nil {
+		return nil, "", fmt.Errorf("read names of symbols: %w", err)
+	}
+	return table, string(text), nil
 }
 
 // Sort puts symbols in the order that the methods of Symbols count on: by address, those with a size first.
@@ -101,18 +128,26 @@ func appendFunctions(all Symbols, table []byte, names string) Symbols {
 		if elf.ST_TYPE(table[4]) != elf.STT_FUNC || elf.SectionIndex(le.Uint16(table[6:])) == elf.SHN_UNDEF {
 			continue
 		}
-		at := le.Uint32(table)
-		if uint64(at) >= uint64(len(names)) {
+		name := nameAt(names, le.Uint32(table))
+		if name == "" {
 			continue
 		}
-		name, _, ok := strings.Cut(names[at:], "\x00")
-		if !ok || name == "" {
-			continue
-		}
-		name, _, _ = strings.Cut(name, "@") // a version of the dynamic table
 		all = append(all, Symbol{Name: name, Address: le.Uint64(table[8:]), Size: le.Uint64(table[16:])})
 	}
 	return all
+}
+
+// nameAt is a name of a table of them; empty if there is none.
+func nameAt(names string, at uint32) string {
+	if uint64(at) >= uint64(len(names)) {
+		return ""
+	}
+	name, _, ok := strings.Cut(names[at:], "\x00")
+	if !ok {
+		return ""
+	}
+	name, _, _ = strings.Cut(name, "@") // a version of the dynamic table
+	return name
 }
 
 // At returns the symbols that begin at an address.

@@ -5,6 +5,8 @@
 // program may have written: whoever receives one validates it.
 package target
 
+import "strings"
+
 // A Target is the answer of agent/resolve to a probe.Spec.
 type Target struct {
 	Identity Identity `json:"identity"`
@@ -43,6 +45,9 @@ type Identity struct {
 	Arch       string `json:"arch"`     // GOARCH
 }
 
+// IsGo says whether the program is one of Go's, whichever language the function is of.
+func (id *Identity) IsGo() bool { return strings.HasPrefix(id.Language, "go") }
+
 // A Function is where the probe sits.
 type Function struct {
 	Name       string  `json:"name"`                // as the linker knows it: main.(*Cart).Checkout
@@ -71,14 +76,15 @@ type Site struct {
 	// Symbol is the function of the kernel at whose entry or return the probe is; then the kernel finds the address, and the fields above are zero.
 	Symbol string `json:"symbol,omitempty"`
 	Where  string `json:"where"`            // "after the stack check", "entry"
-	Return bool   `json:"return,omitempty"` // a return instruction, or the return of the function of the kernel
+	Return bool   `json:"return,omitempty"` // a return instruction, or, at the entry, the return that the kernel is to see
 }
 
-// Returns is how a call's end is paired with its begin, and what is there then. It is seen at return instructions, never by the kernel's
-// return probes: these change the return address on the target's stack, of which a Go program dies when the stack moves, and
-// others when an exception comes by.
+// Returns is how a call's end is paired with its begin, and what is there then.
 type Returns struct {
 	By Pairing `json:"by"`
+	// ByKernel says of a process's function that its end is seen by the kernel's return probe, at whose site, the entry's, the kernel changes the
+	// return address on the stack; else it is seen at return instructions. A Go program would die of it when a stack moves.
+	ByKernel bool `json:"byKernel,omitempty"`
 	// GoidOffset is where the goroutine's number is in its runtime.g; 0: not known.
 	GoidOffset int64 `json:"goidOffset,omitempty"`
 	// Values holds an entry for each result asked for, in order, with its place at the return.

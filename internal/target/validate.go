@@ -3,6 +3,7 @@
 package target
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -164,7 +165,7 @@ func (t *Target) validateSites() error {
 		if s.Symbol != "" {
 			return fmt.Errorf("target's site %d: %.64q: only the kernel is probed by name", i, s.Symbol)
 		}
-		if addresses[s.Address] || offsets[s.FileOffset] {
+		if (addresses[s.Address] || offsets[s.FileOffset]) && !(s.Return && t.Returns.isByKernel()) {
 			return fmt.Errorf("target's site %d: %#x is there twice", i, s.Address)
 		}
 		addresses[s.Address], offsets[s.FileOffset] = true, true
@@ -202,6 +203,16 @@ func (t *Target) validateReturns() error {
 		return errors.New("calls of the kernel's are paired by thread")
 	case sites == 0:
 		return errors.New("no site is a return instruction, and nothing else is one")
+	case r.ByKernel:
+		if err := KernelReturn(&t.Identity, t.Sites, r.By); err != nil {
+			return err
+		}
+		if t.Stack != nil {
+			return errors.New("by the kernel's return probe, which hides the callers of a stack")
+		}
+		if t.GoroutineID != nil || r.GoidOffset != 0 {
+			return errors.New("by the kernel's return probe, in a program with goroutines")
+		}
 	case r.GoidOffset < 0 || r.GoidOffset > maxGoidOffset || len(r.Values) > MaxValues:
 		return errors.New("an impossible place of the goroutine's number, or too many results")
 	}
@@ -217,6 +228,27 @@ func (t *Target) validateReturns() error {
 		return fmt.Errorf("a %.32q does not say whether a call failed", k)
 	}
 	return r.Failed.validate(t.Identity.Arch)
+}
+
+func (r *Returns) isByKernel() bool { return r != nil && r.ByKernel }
+
+// KernelReturn says why the kernel's return probe is not to be put on sites, whoever asks for it.
+func KernelReturn(id *Identity, sites []Site, by Pairing) error {
+	switch {
+	case id.Kernel != "":
+		return errors.New("a return probe of a process, on a function of the kernel")
+	case id.IsGo():
+		return errors.New("the kernel's return probe, in a Go program: it would die when one of its stacks moves")
+	case by != ByThread:
+		return errors.New("the kernel's return probe sees threads")
+	case len(sites) != 2 || sites[0].Return || !sites[1].Return:
+		return errors.New("the kernel's return probe has one entry and one return")
+	}
+	entry, end := &sites[0], &sites[1]
+	if entry.Address != end.Address || entry.FileOffset != end.FileOffset || entry.RuntimeAddress != end.RuntimeAddress || !bytes.Equal(entry.Bytes, end.Bytes) {
+		return errors.New("the kernel's return probe is not at the function's entry")
+	}
+	return nil
 }
 
 // validateSymbol: a function of the kernel is probed at its entry and at its return, by its name and nothing else.

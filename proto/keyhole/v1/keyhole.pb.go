@@ -715,7 +715,7 @@ type Site struct {
 	FileOffset    uint64                 `protobuf:"varint,3,opt,name=file_offset,json=fileOffset,proto3" json:"file_offset,omitempty"`
 	Bytes         []byte                 `protobuf:"bytes,4,opt,name=bytes,proto3" json:"bytes,omitempty"` // what stands there without a probe
 	Where         string                 `protobuf:"bytes,5,opt,name=where,proto3" json:"where,omitempty"`
-	Return        bool                   `protobuf:"varint,6,opt,name=return,proto3" json:"return,omitempty"` // a return instruction
+	Return        bool                   `protobuf:"varint,6,opt,name=return,proto3" json:"return,omitempty"` // a return instruction or, at the address of the entry, the return that the kernel's own probe sees
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

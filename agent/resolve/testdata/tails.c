@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A function that ends in a call of another, in a program that does, or not, what the kernel's return probe would make dangerous. */
+#define _GNU_SOURCE
+#include <stdio.h>
+#if defined(CONTEXTS)
+#include <ucontext.h>
+#elif defined(SIGNALS)
+#include <signal.h>
+#elif defined(THREADS)
+#include <pthread.h>
+#elif defined(LOADS)
+#include <dlfcn.h>
+#endif
+#include <sys/mman.h>
+
+__attribute__((noinline, noclone)) long last(long n)
+{
+	__asm__ volatile("" ::: "memory");
+	return n + 1;
+}
+
+__attribute__((noinline, noclone)) long tail(long n)
+{
+	return last(2 * n);
+}
+
+#if defined(VECTORS)
+__attribute__((noinline, noclone, target("avx2"))) void vectors(float *x, long n)
+{
+	for (long i = 0; i < n; i++)
+		x[i] = x[i] * 2 + 1;
+}
+#elif defined(CLEANS)
+static void clean(long *n) { *n += last(*n); }
+
+__attribute__((noinline, noclone)) long cleans(long n)
+{
+	long kept __attribute__((cleanup(clean))) = n;
+
+	return last(kept) + getchar();
+}
+#elif defined(SWITCHES)
+/* As coroutines written in assembly go on. */
+__asm__(".globl switches\n.type switches, @function\nswitches:\n\tmovq %rsp, (%rdi)\n\tmovq (%rsi), %rsp\n\tret\n.size switches, .-switches\n");
+void switches(void **from, void **to);
+#endif
+
+int main(int argc, char **argv)
+{
+	(void)argv;
+	if (argc > 99) {
+#if defined(CONTEXTS)
+		ucontext_t c;
+
+		setcontext(&c);
+#elif defined(SIGNALS)
+		sigaltstack(0, 0);
+#elif defined(THREADS)
+		pthread_exit(0);
+#elif defined(LOADS)
+		dlopen("libm.so.6", RTLD_NOW);
+#elif defined(VECTORS)
+		vectors((float[64]){ 1 }, argc);
+#elif defined(CLEANS)
+		cleans(argc);
+#elif defined(SWITCHES)
+		void *from, *to = 0;
+
+		switches(&from, &to);
+#endif
+	}
+#if defined(MAKES)
+	mmap(0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+#endif
+	puts("ready");
+	fflush(stdout);
+	getchar();
+	return (int)tail(argc) & 0;
+}
