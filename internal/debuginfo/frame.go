@@ -3,6 +3,7 @@
 package debuginfo
 
 import (
+	"debug/elf"
 	"encoding/binary"
 	"sort"
 
@@ -73,6 +74,33 @@ func (s *Frames) CFA(pc uint64) (register int, offset int64, ok bool) {
 		return err
 	})
 	return register, offset, ok && err == nil
+}
+
+// KeepsFrame says whether the frame of the function at an instruction is where frame pointers lead: its caller's frame pointer, and behind
+// it the address that it returns to. known is false where no frame information says it.
+func (s *Frames) KeepsFrame(pc uint64, machine elf.Machine) (keeps, known bool) {
+	err := objfile.Barrier("read frame information", func() error {
+		entry := s.find(pc)
+		if entry == nil {
+			return nil
+		}
+		ctx, err := entry.EstablishFrame(pc)
+		if err != nil {
+			return err
+		}
+		known = true
+		if machine == elf.EM_AARCH64 {
+			// Compilers count from the stack pointer there, whether or not x29 has been set to where x29 and x30 lie, one behind the other.
+			const pointer, link = 29, 30
+			p, l := ctx.Regs[pointer], ctx.Regs[link]
+			keeps = p.Rule == frame.RuleOffset && l.Rule == frame.RuleOffset && l.Offset == p.Offset+addressSize
+			return nil
+		}
+		const pointer = 6 // rbp
+		keeps = ctx.CFA.Rule == frame.RuleCFA && ctx.CFA.Reg == pointer
+		return nil
+	})
+	return keeps && err == nil, known && err == nil
 }
 
 func (s *Frames) find(pc uint64) *frame.FrameDescriptionEntry {

@@ -249,14 +249,6 @@ func (f *File) Address(offset uint64) (addr uint64, ok bool) {
 	return 0, false
 }
 
-// FramePointer is the number of the register in DWARF that holds a function's frame where compilers are told to keep it.
-func (f *File) FramePointer() int {
-	if f.elf.Machine == elf.EM_AARCH64 {
-		return 29
-	}
-	return 6
-}
-
 // Memory reads bytes at an address as the file has them. It returns fewer than n where the segment ends first.
 func (f *File) Memory(addr uint64, n int) ([]byte, error) {
 	p := f.segment(addr, 1)

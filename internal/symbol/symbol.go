@@ -153,14 +153,14 @@ func (t *Table) debugged(pc uint64) ([]event.Frame, error) {
 	return withoutWrappers(frames), nil
 }
 
-// keepsFramePointer says whether the code at an address has its frame in the frame pointer, as far as anything says so: the frame
-// information of a function that does not counts from the stack pointer.
+// keepsFramePointer says whether the code at an address has its frame where frame pointers lead. A file without frame information
+// is believed.
 func (t *Table) keepsFramePointer(pc uint64) bool {
 	if t.frames == nil {
 		t.frames = debuginfo.ReadFrames(t.file)
 	}
-	register, _, ok := t.frames.CFA(pc)
-	return !ok || register == t.file.FramePointer()
+	keeps, known := t.frames.KeepsFrame(pc, t.file.Machine())
+	return keeps || !known
 }
 
 // withoutWrappers leaves out what the compiler of Go made, as Go's own stack traces do.

@@ -5,6 +5,7 @@ package symbol
 import (
 	"bytes"
 	"debug/elf"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/keyhole-dev/keyhole/internal/event"
+	"github.com/keyhole-dev/keyhole/internal/objfile"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
 
@@ -105,23 +107,41 @@ func TestGo(t *testing.T) {
 
 // TestGoTables compares the debug information of every function with the runtime's table.
 func TestGoTables(t *testing.T) {
-	table := open(t, testkit.BuildGo(t, goTarget))
-	compared, differ := 0, 0
+	for _, arch := range []string{"amd64", "arm64"} {
+		t.Run(arch, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "stacks")
+			cmd := exec.Command("go", "build", "-o", path, "./"+goTarget)
+			cmd.Dir = testkit.Root(t)
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			compareTables(t, open(t, path))
+		})
+	}
+}
+
+func compareTables(t *testing.T, table *Table) {
+	t.Helper()
+	names := func(frames []event.Frame) (list []string) {
+		for _, f := range frames {
+			list = append(list, fmt.Sprint(f.Function, f.Line))
+		}
+		return list
+	}
+	compared, differ, inlined := 0, 0, 0
 	for _, s := range table.symbols {
 		if !strings.HasPrefix(s.Name, "main.") && !strings.HasPrefix(s.Name, "strconv.") && !strings.HasPrefix(s.Name, "bufio.") {
 			continue
 		}
-		for pc := s.Address; pc < s.Address+s.Size; pc += 7 {
+		for pc := s.Address; pc < s.Address+s.Size; pc += 4 {
 			program := withoutWrappers(table.program.lookup(pc))
 			debugged, err := table.debugged(pc)
 			if err != nil {
 				t.Fatal(err)
 			}
-			names := func(frames []event.Frame) (list []string) {
-				for _, f := range frames {
-					list = append(list, f.Function)
-				}
-				return list
+			if len(debugged) > 1 {
+				inlined++
 			}
 			compared++
 			if !slices.Equal(names(program), names(debugged)) {
@@ -132,8 +152,8 @@ func TestGoTables(t *testing.T) {
 		}
 	}
 	// The two are made by different code, which does not agree about each instruction at the edges of what was inlined.
-	if compared < 1500 || differ*20 > compared {
-		t.Errorf("%d of %d addresses differ", differ, compared)
+	if compared < 2000 || differ*20 > compared || inlined*20 < compared {
+		t.Errorf("%d of %d addresses differ, %d are inlined", differ, compared, inlined)
 	}
 }
 
@@ -185,31 +205,63 @@ func TestC(t *testing.T) {
 	}
 }
 
-// TestFramePointer sees which code keeps its frame in the frame pointer.
+// TestFramePointer sees which code keeps its frame where frame pointers lead.
 func TestFramePointer(t *testing.T) {
 	for _, c := range []struct {
 		flag string
 		want bool
 	}{{"-fno-omit-frame-pointer", true}, {"-fomit-frame-pointer", false}} {
-		path := testkit.BuildC(t, "cstacks", []string{cTarget}, "-O2", "-s", c.flag)
-		debugged := testkit.BuildC(t, "cstacks", []string{cTarget}, "-O2", c.flag)
-		table := open(t, path)
-		for _, s := range open(t, debugged).symbols {
-			if s.Name != "recurse" {
-				continue
-			}
-			code, err := table.file.Memory(s.Address, int(s.Size))
+		t.Run("amd64 "+c.flag, func(t *testing.T) {
+			path := testkit.BuildC(t, "cstacks", []string{cTarget}, "-O2", "-s", c.flag)
+			named := testkit.BuildC(t, "cstacks", []string{cTarget}, "-O2", c.flag)
+			call := func(code []byte) int { return bytes.IndexByte(code, 0xe8) + 5 }
+			requireFramePointer(t, open(t, path), open(t, named).symbols, call, c.want)
+		})
+		t.Run("arm64 "+c.flag, func(t *testing.T) {
+			compiler, err := exec.LookPath("aarch64-linux-gnu-gcc")
 			if err != nil {
-				t.Fatal(err)
+				t.Skip("no compiler for arm64")
 			}
-			offset, err := table.file.FileOffset(s.Address + uint64(bytes.IndexByte(code, 0xe8)) + 5) // behind its first call
-			if err != nil {
-				t.Fatal(err)
+			path := filepath.Join(t.TempDir(), "cstacks")
+			cmd := exec.Command(compiler, "-O2", "-o", path, c.flag, cTarget)
+			cmd.Dir = testkit.Root(t)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
 			}
-			if l := table.Lookup(Place{Offset: offset, Return: true}); l.NoFramePointer == c.want {
-				t.Errorf("%s: %+v", c.flag, l)
+			table := open(t, path)
+			call := func(code []byte) int {
+				at := 0
+				for at+4 <= len(code) && code[at+3]>>2 != 0x94>>2 { // bl
+					at += 4
+				}
+				return at + 4
 			}
-		}
+			requireFramePointer(t, table, table.symbols, call, c.want)
+		})
+	}
+}
+
+// requireFramePointer looks up the instruction behind the first call in recurse.
+func requireFramePointer(t *testing.T, table *Table, symbols objfile.Symbols, call func(code []byte) int, want bool) {
+	t.Helper()
+	i := slices.IndexFunc(symbols, func(s objfile.Symbol) bool { return s.Name == "recurse" })
+	if i < 0 {
+		t.Fatal("no recurse")
+	}
+	s := symbols[i]
+	code, err := table.file.Memory(s.Address, int(s.Size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	offset, err := table.file.FileOffset(s.Address + uint64(call(code)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := table.Lookup(Place{Offset: offset, Return: true}); l.NoFramePointer == want {
+		t.Errorf("%+v", l)
+	}
+	if l := table.Lookup(Place{Offset: offset}); l.NoFramePointer {
+		t.Errorf("an instruction that nothing returns to: %+v", l)
 	}
 }
 
