@@ -61,3 +61,41 @@ func TestCallsWithReturns(t *testing.T) {
 		}
 	}
 }
+
+// TestCallsSeenByTheKernel shows calls of a C function that ends in a call of another, whose returns the kernel's own probe sees; and says so
+// beforehand and on record.
+func TestCallsSeenByTheKernel(t *testing.T) {
+	d := devtest.Start(t, nil)
+	tails := testkit.Start(t, testkit.BuildC(t, "ctails", []string{"test/targets/ctails/main.c"}, "-O2", "-g", "-pthread"))
+	tails.Expect("ready", 10*time.Second)
+	before := testkit.ReadText(t, tails.PID())
+	target := fmt.Sprintf("pid/%d", tails.PID())
+	out := d.MustRun("explain", target, "hold", "--ret", "r0")
+	for _, want := range []string{"by the kernel's return probe", "it ends in a jump to another function", "r0 (at return)"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("explain does not say %q:\n%s", want, out)
+		}
+	}
+	tr := d.Trace(target, "hold", "--arg", "id", "--ret", "r0", "--for", "2m")
+	tails.Send("hold")
+	tails.Expect("done 4 0 0", time.Minute)
+	tails.Send("release")
+	tails.Expect("done 4 4 0", time.Minute)
+	d.MustRun("stop", "--all")
+	events, sum := tr.Finish(30 * time.Second)
+	sum.RequireSum(t)
+	if sum.Hits != 4 || sum.Emitted != 4 || len(events) != 4 {
+		t.Errorf("%d events: %+v", len(events), sum)
+	}
+	for _, e := range events {
+		if e.AttachPoint != "call" || e.DurationNs == 0 || strings.TrimSuffix(e.Results[0].Value, "00") != e.Argument(t, "id").Value && e.Results[0].Value != "0" {
+			t.Errorf("%+v", e)
+		}
+	}
+	if changed := before.Differences(testkit.ReadText(t, tails.PID())); len(changed) > 0 {
+		t.Errorf("the text is not as it was: %v", changed)
+	}
+	if records := d.MustRun("audit", "ls", "-o", "json"); !strings.Contains(records, "by the kernel's return probe") {
+		t.Errorf("the audit log does not say by what returns were seen:\n%s", records)
+	}
+}
