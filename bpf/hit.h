@@ -9,6 +9,7 @@
 #include "cost.h"
 #include "aggregate.h"
 #include "stack.h"
+#include "kernelstack.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

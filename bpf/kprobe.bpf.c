@@ -25,6 +25,7 @@ int kh_kprobe(struct pt_regs *ctx)
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct task_struct *task;
 
+	kh_on_kernel_stack(ctx);
 	if (!kh_before_deadline(now))
 		return 0;
 	task = bpf_get_current_task_btf();
@@ -39,6 +40,7 @@ int kh_kreturn(struct pt_regs *ctx)
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct task_struct *task;
 
+	kh_on_kernel_stack(ctx);
 	if (!config.pair || !kh_before_deadline(now))
 		return 0;
 	task = bpf_get_current_task_btf();

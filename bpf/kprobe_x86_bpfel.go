@@ -28,6 +28,7 @@ const (
 	KprobeProgKhKprobe   = "kh_kprobe"
 	KprobeProgKhKreturn  = "kh_kreturn"
 	KprobeVarConfig      = "config"
+	KprobeVarNever       = "never"
 	KprobeVarOps         = "ops"
 	KprobeVarPool        = "pool"
 	KprobeVarTypes       = "types"
@@ -99,6 +100,7 @@ type KprobeMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type KprobeVariableSpecs struct {
 	Config *ebpf.VariableSpec `ebpf:"config"`
+	Never  *ebpf.VariableSpec `ebpf:"never"`
 	Ops    *ebpf.VariableSpec `ebpf:"ops"`
 	Pool   *ebpf.VariableSpec `ebpf:"pool"`
 	Types  *ebpf.VariableSpec `ebpf:"types"`
@@ -154,6 +156,7 @@ func (m *KprobeMaps) Close() error {
 // It can be passed to LoadKprobeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type KprobeVariables struct {
 	Config *ebpf.Variable `ebpf:"config"`
+	Never  *ebpf.Variable `ebpf:"never"`
 	Ops    *ebpf.Variable `ebpf:"ops"`
 	Pool   *ebpf.Variable `ebpf:"pool"`
 	Types  *ebpf.Variable `ebpf:"types"`

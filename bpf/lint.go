@@ -20,9 +20,10 @@ var allowed = []asm.BuiltinFunc{
 var kernelReads = []asm.BuiltinFunc{asm.FnProbeReadKernel, asm.FnProbeReadKernelStr}
 
 // Lint says why a program is not to be loaded, whatever the kernel's verifier thinks of it: it calls a helper that is not among the
-// allowed (a program for the kernel may read its memory, besides) or a function of the kernel, or bytes leave it at more than one place.
+// allowed (a program for the kernel may read its memory, besides) or a function of the kernel, or bytes leave it at more than one place,
+// or nothing keeps it on the kernel's stack (bpf/kernelstack.h).
 func Lint(p *ebpf.ProgramSpec, kernel bool) error {
-	outputs := 0
+	outputs, tailCalls := 0, 0
 	for at, i := range p.Instructions {
 		switch {
 		case i.IsKfuncCall():
@@ -31,6 +32,10 @@ func Lint(p *ebpf.ProgramSpec, kernel bool) error {
 			continue
 		}
 		f := asm.BuiltinFunc(i.Constant)
+		if f == asm.FnTailCall {
+			tailCalls++
+			continue
+		}
 		if !slices.Contains(allowed, f) && !(kernel && slices.Contains(kernelReads, f)) {
 			return fmt.Errorf("lint program %s: instruction %d calls the helper %v, which is not allowed", p.Name, at, f)
 		}
@@ -40,6 +45,9 @@ func Lint(p *ebpf.ProgramSpec, kernel bool) error {
 	}
 	if outputs != 1 {
 		return fmt.Errorf("lint program %s: records leave at %d places; want one", p.Name, outputs)
+	}
+	if tailCalls != 1 {
+		return fmt.Errorf("lint program %s: %d tail calls; want the one that keeps it on the kernel's stack", p.Name, tailCalls)
 	}
 	return nil
 }

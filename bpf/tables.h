@@ -10,6 +10,8 @@ const volatile struct kh_config config;
 const volatile struct kh_op ops[KH_MAX_OPS];
 const volatile __u8 pool[KH_POOL_BYTES + sizeof(__u64)]; /* the last byte, too, is read as part of a word */
 
+const volatile __u32 never; /* 0, always */
+
 /* Never read: keeps what the program itself has no variable of in the object's BTF, from which the Go side is generated. */
 const volatile struct {
 	struct kh_record record;

@@ -17,6 +17,7 @@ int kh_uprobe(struct pt_regs *ctx)
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct task_struct *task;
 
+	kh_on_kernel_stack(ctx);
 	if (!kh_before_deadline(now))
 		return 0;
 	task = bpf_get_current_task_btf();
@@ -31,6 +32,7 @@ int kh_return(struct pt_regs *ctx)
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct task_struct *task;
 
+	kh_on_kernel_stack(ctx);
 	if (!config.pair || !kh_before_deadline(now))
 		return 0;
 	task = bpf_get_current_task_btf();

@@ -43,17 +43,18 @@ func TestInstructions(t *testing.T) {
 
 // TestLint shows that programs which could harm are refused.
 func TestLint(t *testing.T) {
-	output := asm.FnRingbufOutput.Call()
+	output, tail := asm.FnRingbufOutput.Call(), asm.FnTailCall.Call()
 	for name, c := range map[string]struct {
 		add  asm.Instructions
 		want string
 	}{
-		"as it is":         {asm.Instructions{output}, ""},
+		"as it is":         {asm.Instructions{output, tail}, ""},
 		"writes memory":    {asm.Instructions{output, asm.FnProbeWriteUser.Call()}, "ProbeWriteUser"},
 		"sends a signal":   {asm.Instructions{output, asm.FnSendSignal.Call()}, "SendSignal"},
 		"reserves":         {asm.Instructions{output, asm.FnRingbufReserve.Call()}, "RingbufReserve"},
 		"two outputs":      {asm.Instructions{output, output}, "at 2 places"},
 		"no output":        {nil, "at 0 places"},
+		"on its own stack": {asm.Instructions{output}, "0 tail calls"},
 		"of the kernel":    {asm.Instructions{output, {OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: asm.PseudoKfuncCall}}, "a function of the kernel"},
 		"reads the kernel": {asm.Instructions{output, asm.FnProbeReadKernel.Call()}, "ProbeReadKernel"},
 	} {

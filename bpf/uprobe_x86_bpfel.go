@@ -226,6 +226,7 @@ const (
 	UprobeProgKhReturn   = "kh_return"
 	UprobeProgKhUprobe   = "kh_uprobe"
 	UprobeVarConfig      = "config"
+	UprobeVarNever       = "never"
 	UprobeVarOps         = "ops"
 	UprobeVarPool        = "pool"
 	UprobeVarTypes       = "types"
@@ -297,6 +298,7 @@ type UprobeMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type UprobeVariableSpecs struct {
 	Config *ebpf.VariableSpec `ebpf:"config"`
+	Never  *ebpf.VariableSpec `ebpf:"never"`
 	Ops    *ebpf.VariableSpec `ebpf:"ops"`
 	Pool   *ebpf.VariableSpec `ebpf:"pool"`
 	Types  *ebpf.VariableSpec `ebpf:"types"`
@@ -352,6 +354,7 @@ func (m *UprobeMaps) Close() error {
 // It can be passed to LoadUprobeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type UprobeVariables struct {
 	Config *ebpf.Variable `ebpf:"config"`
+	Never  *ebpf.Variable `ebpf:"never"`
 	Ops    *ebpf.Variable `ebpf:"ops"`
 	Pool   *ebpf.Variable `ebpf:"pool"`
 	Types  *ebpf.Variable `ebpf:"types"`
