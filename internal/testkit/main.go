@@ -42,8 +42,12 @@ func MainAlone(m *testing.M, options ...goleak.Option) {
 		// Held until the process ends.
 		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
 	}
-	if err != nil && os.Geteuid() == 0 { // without privilege nothing gets into the kernel
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "testkit: wait for other tests: %s: %v\n", path, err)
+		os.Exit(1)
+	}
+	if earlier, err = kernelObjects(); err != nil {
+		fmt.Fprintln(os.Stderr, "testkit: what the kernel holds:", err)
 		os.Exit(1)
 	}
 	code := run(m, options)
