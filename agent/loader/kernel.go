@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,6 +64,41 @@ var hasUprobeMulti = sync.OnceValue(func() bool { return features.HaveBPFLinkUpr
 // hasKprobeMulti says whether the kernel has the links that need no perf event, and so not its administrator's leave.
 func hasKprobeMulti() bool { return features.HaveBPFLinkKprobeMulti() == nil }
 
+// hasKretprobeMulti says whether such links tell where the stack is when a function has returned, by which its call is found again. Since
+// Linux 6.14 their return probes are those of the function graph tracer, whose trampoline left the stack pointer out of what it saves: on
+// amd64 until Linux 7.0 (commit 8bc11700e0d2), on arm64, which had no such links before, to this day. A perf event's return probe has it.
+var hasKretprobeMulti = sync.OnceValue(func() bool {
+	if !hasKprobeMulti() || runtime.GOARCH == "arm64" {
+		return false
+	}
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return false
+	}
+	major, _, _ := strings.Cut(unix.ByteSliceToString(name.Release[:]), ".")
+	n, err := strconv.Atoi(major)
+	return err == nil && (n >= 7 || !usesGraphTracer())
+})
+
+// usesGraphTracer says whether kprobe_multi links are made of the function graph tracer: a struct fprobe says what it is a part of.
+func usesGraphTracer() bool {
+	f, err := os.Open(kbtf.Path)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	types, err := kbtf.Open(f)
+	if err != nil {
+		return true
+	}
+	fprobe, err := types.Struct("fprobe")
+	if err != nil {
+		return true
+	}
+	_, err = fprobe.Field("hlist_array")
+	return err == nil
+}
+
 // paranoid says whether perf events are closed to all but CAP_SYS_ADMIN, as some distributions' kernels can be told.
 func paranoid() bool {
 	level, err := os.ReadFile("/proc/sys/kernel/perf_event_paranoid")
@@ -97,9 +133,9 @@ func attachSymbols(sites []target.Site, atEntry, atReturn *ebpf.Program) (links 
 	for i := len(sites) - 1; i >= 0; i-- { // the return first: a call that was let in should find it
 		var k link.Link
 		if s := &sites[i]; s.Return {
-			k, err = kprobe(atReturn, s.Symbol, uint64(i), link.KretprobeMulti, link.Kretprobe)
+			k, err = kprobe(hasKretprobeMulti(), atReturn, s.Symbol, uint64(i), link.KretprobeMulti, link.Kretprobe)
 		} else {
-			k, err = kprobe(atEntry, s.Symbol, uint64(i), link.KprobeMulti, link.Kprobe)
+			k, err = kprobe(hasKprobeMulti(), atEntry, s.Symbol, uint64(i), link.KprobeMulti, link.Kprobe)
 		}
 		if err != nil {
 			return links, err
@@ -110,7 +146,7 @@ func attachSymbols(sites []target.Site, atEntry, atReturn *ebpf.Program) (links 
 }
 
 func kprobe(
-	program *ebpf.Program, symbol string, cookie uint64,
+	hasMulti bool, program *ebpf.Program, symbol string, cookie uint64,
 	multi func(*ebpf.Program, link.KprobeMultiOptions) (link.Link, error),
 	perf func(string, *ebpf.Program, *link.KprobeOptions) (link.Link, error),
 ) (link.Link, error) {
@@ -119,7 +155,7 @@ func kprobe(
 	}
 	var k link.Link
 	var err error
-	if hasKprobeMulti() {
+	if hasMulti {
 		k, err = multi(program, link.KprobeMultiOptions{Symbols: []string{symbol}, Cookies: []uint64{cookie}})
 	} else {
 		k, err = perf(symbol, program, &link.KprobeOptions{Cookie: cookie})
@@ -131,7 +167,7 @@ func kprobe(
 		return nil, fmt.Errorf("the kernel has no function %s that can be probed (its compiler may have put it into its callers): %w", symbol, err)
 	case errors.Is(err, os.ErrPermission) && paranoid():
 		return nil, fmt.Errorf("kernel.perf_event_paranoid is above 2, where this kernel lets nobody but CAP_SYS_ADMIN open kprobes: "+
-			"set it to 2, or take a kernel with kprobe_multi links (CONFIG_FPROBE, Linux 5.18): %w", err)
+			"set it to 2, or take a kernel with kprobe_multi links (CONFIG_FPROBE, Linux 5.18; for returns one other than 6.14 to 6.19, and amd64): %w", err)
 	case errors.Is(err, os.ErrPermission):
 		return nil, fmt.Errorf("the kernel forbids it (a lockdown, or a security module): %w", err)
 	case errors.Is(err, unix.EINVAL):

@@ -154,6 +154,9 @@ func specOf(p *plan.Plan, perfEvents bool) (*ebpf.CollectionSpec, error) {
 		for _, program := range spec.Programs {
 			program.AttachType = attachType
 		}
+		if p.Identity.Kernel != "" && !hasKretprobeMulti() {
+			spec.Programs[bpf.KprobeProgKhKreturn].AttachType = ebpf.AttachNone
+		}
 	}
 	return spec, err
 }

@@ -53,7 +53,7 @@ func (m *monitor) watchForks() {
 	var g genealogist
 	for range time.Tick(forksInterval) {
 		m.mu.Lock()
-		holds := slices.DeleteFunc(slices.Collect(maps.Values(m.holds)), func(h *hold) bool { return !h.isAttached() })
+		holds := slices.DeleteFunc(slices.Collect(maps.Values(m.holds)), func(h *hold) bool { return h.subject.isKernel() || !h.isAttached() })
 		m.mu.Unlock()
 		if len(holds) == 0 {
 			g.known = nil
@@ -115,12 +115,15 @@ func (h *hold) adopt(parents map[int]int) {
 func (m *monitor) tellForks(h *hold) {
 	now := Forked{Sum: h.forked.Sum}
 	live := 0
+	h.subject.text.Lock()
+	sites := h.sites // none while the session pauses
+	h.subject.text.Unlock()
 	for _, pid := range slices.Sorted(maps.Keys(h.family)) {
 		k := h.family[pid]
 		if k.clean {
 			continue
 		}
-		inherited := hasBreakpoint(pid, h.sites)
+		inherited := hasBreakpoint(pid, sites)
 		if inherited && !k.inherited {
 			now.Sum++
 		}

@@ -41,6 +41,9 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(filteredEnvironment); name != "" {
 		filteredMain(name)
 	}
+	if path := os.Getenv(truncatedEnvironment); path != "" {
+		truncateMain(path)
+	}
 	testkit.MainAlone(m)
 }
 

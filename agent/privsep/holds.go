@@ -39,9 +39,14 @@ type hold struct {
 	subject  *subject
 	spec     probe.Spec // that was granted
 	deadline *bootTimer
+	overseen chan struct{} // closed when nobody hears the holder any more
 
 	program *os.File       // to attach once more; nil unless the session pauses
 	target  *target.Target // likewise
+
+	// Of oversee alone.
+	isPaused bool
+	resumed  time.Time // when it was attached once more
 
 	sites []target.Site // where breakpoints are ours, from before they are set until they were seen gone; guarded by subject.text
 
@@ -162,7 +167,7 @@ func (m *monitor) startHolder(r holdRequest, s *subject, trap time.Duration) (*h
 		return nil, -1, err
 	}
 	defer unix.Close(theirs)
-	h := &hold{conn: newConn(ours, "holder"), subject: s, spec: granted.grant.Spec}
+	h := &hold{conn: newConn(ours, "holder"), subject: s, spec: granted.grant.Spec, overseen: make(chan struct{})}
 	h.conn.values = maxRequestValues
 	if h.spec.Limits.Duty != 0 {
 		h.conn.acceptFiles()
@@ -211,6 +216,7 @@ func (h *hold) watch(deadlineNs uint64) (err error) {
 // oversee hears a holder's notices: before the attach, after it, on its load, and when it has detached. What comes
 // otherwise ends it.
 func (m *monitor) oversee(h *hold) {
+	defer close(h.overseen)
 	defer h.conn.close()
 	defer func() { closeFiles([]*os.File{h.program}) }() // which may be nil
 	err := m.overseeAttach(h)
@@ -381,6 +387,7 @@ func (m *monitor) holdEnded(id uint64, h *hold, status string) {
 	if h.deadline != nil {
 		h.deadline.stop()
 	}
+	<-h.overseen // a holder that dies while it is attached once more: until then its subject is looked at, and links may be open
 	restored := m.awaitText(h)
 	m.mu.Lock()
 	delete(m.holds, id)

@@ -65,6 +65,13 @@ var strangers = []string{
 	"sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "setpgid", "setpriority", "tkill",
 }
 
+// attributes are what changes whose a file is and what others may do with it. Landlock lets everybody do so who owns the file, and root's
+// files are the agent's: a shell that anybody runs as root would be one call away.
+var attributes = []string{
+	"chmod", "chown", "fchmod", "fchmodat", "fchmodat2", "fchown", "fchownat", "fremovexattr", "fsetxattr", "futimesat", "lchown", "lremovexattr", "lsetxattr",
+	"removexattr", "removexattrat", "setxattr", "setxattrat", "utime", "utimensat", "utimes",
+}
+
 // ownLimits refuses to look at or set limits but the process's own.
 func ownLimits() seccomp.NameWithConditions { return refuse("prlimit64", seccomp.NotEqual, 0) }
 
@@ -94,22 +101,28 @@ func agentPolicy(landlock int) syscallPolicy {
 			refuse("socket", seccomp.NotEqual, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK),
 			ownLimits(), ownSignals(),
 		},
-		deny: append([]string{"socketpair"}, strangers...),
+		deny: slices.Concat([]string{"socketpair"}, strangers, attributes),
 		kill: append([]string{"bpf"}, escapes...),
 	}
 	if landlock < truncationLandlock {
 		p.deny = append(p.deny, "truncate", "creat", "openat2")
-		p.refuse = append(p.refuse, truncates("open", 1), truncates("openat", 2))
+		p.refuse = slices.Concat(p.refuse, truncates("open", 1), truncates("openat", 2))
 	}
 	return p
 }
 
-// truncates refuses to open a file to read and to truncate it by that: what opens it to write is for Landlock to refuse.
-func truncates(name string, flags uint32) seccomp.NameWithConditions {
-	return seccomp.NameWithConditions{Name: name, Conditions: seccomp.ArgumentConditions{
-		{Argument: flags, Operation: seccomp.BitsSet, Value: unix.O_TRUNC},
-		{Argument: flags, Operation: seccomp.BitsNotSet, Value: unix.O_WRONLY | unix.O_RDWR},
-	}}
+// truncates refuses to open a file and to truncate it by that, unless the file is opened to write: that is for Landlock to refuse. The fourth
+// way to open a file, O_WRONLY|O_RDWR, is neither to read nor to write (open(2)), and Landlock lets it through; yet it truncates.
+func truncates(name string, flags uint32) []seccomp.NameWithConditions {
+	truncate := seccomp.Condition{Argument: flags, Operation: seccomp.BitsSet, Value: unix.O_TRUNC}
+	return []seccomp.NameWithConditions{
+		{Name: name, Conditions: seccomp.ArgumentConditions{
+			truncate, {Argument: flags, Operation: seccomp.BitsNotSet, Value: unix.O_WRONLY | unix.O_RDWR},
+		}},
+		{Name: name, Conditions: seccomp.ArgumentConditions{
+			truncate, {Argument: flags, Operation: seccomp.BitsSet, Value: unix.O_WRONLY}, {Argument: flags, Operation: seccomp.BitsSet, Value: unix.O_RDWR},
+		}},
+	}
 }
 
 // inspectorPolicy: compute, read what is open, answer.
@@ -253,8 +266,9 @@ func (p syscallPolicy) compile(architecture string) ([]seccomp.Policy, error) {
 		// Its flags are in memory, where a filter cannot look. ENOSYS makes the C library take clone.
 		names = append(names, seccomp.SyscallGroup{Names: []string{"clone3"}, Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)})
 	}
+	refuse := slices.DeleteFunc(slices.Clone(p.refuse), func(r seccomp.NameWithConditions) bool { return len(known([]string{r.Name})) == 0 })
 	return []seccomp.Policy{
-		{DefaultAction: seccomp.ActionAllow, Syscalls: []seccomp.SyscallGroup{{NamesWithCondtions: p.refuse, Action: seccomp.ActionErrno}}},
+		{DefaultAction: seccomp.ActionAllow, Syscalls: []seccomp.SyscallGroup{{NamesWithCondtions: refuse, Action: seccomp.ActionErrno}}},
 		{DefaultAction: others, Syscalls: names},
 	}, nil
 }

@@ -147,6 +147,9 @@ func TestPolicies(t *testing.T) {
 		{"agent", "openat", []uint64{0, 0, unix.O_TRUNC}, seccomp.ActionAllow}, // for Landlock to refuse
 		{"agent, Linux 6.1", "openat", []uint64{0, 0, unix.O_TRUNC}, refused},
 		{"agent, Linux 6.1", "openat", []uint64{0, 0, unix.O_TRUNC | unix.O_CLOEXEC}, refused},
+		{"agent, Linux 6.1", "openat", []uint64{0, 0, unix.O_TRUNC | unix.O_ACCMODE}, refused},
+		{"agent, Linux 6.1", "openat", []uint64{0, 0, unix.O_TRUNC | unix.O_RDWR}, seccomp.ActionAllow},
+		{"agent, Linux 6.1", "openat", []uint64{0, 0, unix.O_ACCMODE}, seccomp.ActionAllow},
 		{"agent, Linux 6.1", "openat", []uint64{0, 0, unix.O_TRUNC | unix.O_WRONLY}, seccomp.ActionAllow}, // likewise
 		{"agent, Linux 6.1", "openat", []uint64{0, 0, unix.O_RDONLY}, seccomp.ActionAllow},
 		{"monitor", "perf_event_open", []uint64{0, 4711}, refused},
@@ -275,6 +278,12 @@ var agentActs = map[string]func() error{
 	},
 	"unix": func() error {
 		return refusedAs(unix.EPERM, func() error { _, err := net.Dial("unix", "/run/keyhole-test-no-such-socket"); return err })
+	},
+	"mode": func() error {
+		return refusedAs(unix.EPERM, func() error { return os.Chmod("/proc/self/exe", 0o755) })
+	},
+	"owner": func() error {
+		return refusedAs(unix.EPERM, func() error { return os.Lchown("/proc/self/exe", 0, 0) })
 	},
 	"dial": func() error {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -93,14 +93,20 @@ func (m *monitor) paused(h *hold) error {
 	h.subject.text.Lock()
 	defer h.subject.text.Unlock()
 	h.sites = nil
+	h.isPaused = true
 	return nil
 }
 
+// leastCycle is how long a holder takes from one resumption to the next: a second, of which it measures each part itself.
+const leastCycle = 900 * time.Millisecond
+
 // resume attaches once more, as if it were the first time, and hands the links over. What speaks against it ends the session.
 func (m *monitor) resume(h *hold) error {
-	if h.program == nil {
-		return errors.New("a holder resumes that was not asked to")
+	// Each link costs every hit once more, and what waits for a holder that hears nothing keeps others waiting.
+	if h.program == nil || !h.isPaused || time.Since(h.resumed) < leastCycle {
+		return errors.New("a holder resumes that was not asked to, that did not pause, or too often")
 	}
+	h.isPaused, h.resumed = false, time.Now()
 	links, err := m.attachAgain(h)
 	if err != nil {
 		return h.conn.send(order{Resumed: true, Stop: event.EndNotResumed, Problem: problem.Of(err)})

@@ -4,6 +4,7 @@ package privsep
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -100,5 +101,18 @@ func TestWindowsEnd(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+// TestResumeOnlyThePaused: a holder that asks for links beside those that it has, or for more of them than there are seconds, gets none.
+func TestResumeOnlyThePaused(t *testing.T) {
+	for what, h := range map[string]*hold{
+		"not to be paused": {isPaused: true},
+		"not paused":       {program: os.Stdin},
+		"just resumed":     {program: os.Stdin, isPaused: true, resumed: time.Now()},
+	} {
+		if err := new(monitor).resume(h); err == nil {
+			t.Errorf("%s: it was attached once more", what)
+		}
 	}
 }

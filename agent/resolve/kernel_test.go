@@ -103,6 +103,20 @@ func TestKernelPaths(t *testing.T) {
 	}
 }
 
+// TestKernelChosenByProcesses: an address that a process has put into the kernel's memory unchecked is not followed, whether or not the
+// kernel's BTF says whose it is. Who sets one by set_robust_list(2) and is traced would choose what is read of the kernel.
+func TestKernelChosenByProcesses(t *testing.T) {
+	in := thisKernel(t, true)
+	for _, path := range []string{"task.robust_list.futex_offset", "task.robust_list.list.next"} {
+		if v := ask(t, in, "ptrace_attach", path).Values[0]; v.Missing != event.Unsupported || v.ReadsMemory() {
+			t.Errorf("%s would be read: %+v", path, v)
+		}
+	}
+	if v := ask(t, in, "ptrace_attach", "task.mm.env_start").Values[0]; v.Missing != "" {
+		t.Errorf("a pointer of the kernel's own: %+v", v)
+	}
+}
+
 // TestKernelMemory: without the node's word only what is in registers is there, and who names something else is told.
 func TestKernelMemory(t *testing.T) {
 	in := thisKernel(t, false)

@@ -153,7 +153,7 @@ func typeOf(t btf.Type) Type {
 		}
 	case *btf.Pointer:
 		out.Kind, out.Size = Pointer, 8
-		out.User, out.PerCPU = hasTag(u.Target, "user"), hasTag(u.Target, "percpu")
+		out.User, out.PerCPU = hasTag(u.Target, "user") || ofProcesses(u.Target), hasTag(u.Target, "percpu")
 	case *btf.Struct:
 		out.Kind, out.Size = Struct, int64(u.Size)
 	case *btf.Union:
@@ -202,6 +202,22 @@ func hasTag(t btf.Type, value string) bool {
 		t = tag.Type
 	}
 	return false
+}
+
+// processStructs are the structs that the kernel has pointers to as processes gave them, kept in structs of its own unchecked
+// (set_robust_list(2), rseq(2)) or handed from function to function, and never pointers to copies. Its source says so of each pointer;
+// its BTF, where it has no type tags, of none.
+var processStructs = map[string]bool{
+	"robust_list": true, "robust_list_head": true, "rseq": true, "mmsghdr": true, "user_msghdr": true, "pollfd": true, "linux_dirent": true,
+	"linux_dirent64": true,
+}
+
+// ofProcesses says whether a pointer to a type is into the memory of a process whatever its tags are: so are those to
+// structs as 32-bit programs have them.
+func ofProcesses(t btf.Type) bool {
+	under, _ := strip(t)
+	s, ok := under.(*btf.Struct)
+	return ok && (processStructs[s.Name] || strings.HasPrefix(s.Name, "compat_"))
 }
 
 // nameOf writes a type as C does, following at most depth qualifiers, pointers and arrays.

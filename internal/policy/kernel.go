@@ -83,8 +83,15 @@ func (c *Ceiling) allowKernelTarget(t *target.Target) error {
 	if c.Kernel.ReadMemory {
 		return nil
 	}
-	for i := range t.Values {
-		if v := &t.Values[i]; v.ReadsMemory() {
+	values := t.Values
+	if r := t.Returns; r != nil {
+		values = slices.Concat(values, r.Values)
+		if r.Failed != nil {
+			values = append(values, *r.Failed)
+		}
+	}
+	for i := range values {
+		if v := &values[i]; v.ReadsMemory() {
 			return denied("%s is in memory, and probes in the kernel may read none (kernel.readMemory in its ceiling file)", v.Path)
 		}
 	}

@@ -89,3 +89,28 @@ func TestKernelTargets(t *testing.T) {
 		}
 	}
 }
+
+// TestKernelResults: what is behind a result is in memory as what is behind an argument is.
+func TestKernelResults(t *testing.T) {
+	number := target.Value{Path: "r0", Kind: target.KindInt, Size: 4}
+	field := target.Value{Path: "r0.f_flags", Kind: target.KindUint, Size: 4, Data: target.Location{Offsets: []int64{8}}}
+	reading := Default()
+	reading.Kernel.ReadMemory = true
+	for what, x := range map[string]struct {
+		ceiling *Ceiling
+		returns target.Returns
+		allowed bool
+	}{
+		"a number":                   {Default(), target.Returns{Values: []target.Value{number}, Failed: &number}, true},
+		"a field":                    {Default(), target.Returns{Values: []target.Value{number, field}}, false},
+		"a field that tells failure": {Default(), target.Returns{Failed: &field}, false},
+		"a field, where allowed":     {reading, target.Returns{Values: []target.Value{field}, Failed: &field}, true},
+	} {
+		err := x.ceiling.AllowTarget(&target.Target{
+			Identity: target.Identity{Kernel: "6.12"}, Function: target.Function{Name: "do_filp_open"}, Returns: &x.returns,
+		})
+		if p := problem.Of(err); (err == nil) != x.allowed || err != nil && (p == nil || p.Code != problem.PermissionDenied) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
