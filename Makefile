@@ -4,7 +4,7 @@
 GO   ?= go
 TOOL  = $(GO) tool -modfile=tools/go.mod
 
-.PHONY: demo test test-long test-exploration bench build generate lint
+.PHONY: demo test test-kernel test-long test-exploration bench build generate lint
 
 demo: ## trace a running program with redaction, end to end, and clean up
 	@scripts/demo.sh
@@ -12,6 +12,10 @@ demo: ## trace a running program with redaction, end to end, and clean up
 test: ## every test, race detector on; packages one after another, since several count what the whole kernel holds
 	$(GO) build -race ./...
 	$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -p 1 -timeout 20m ./...
+	@cat bin/kernels.txt 2>/dev/null || true # what ran on which kernel, if any were there
+
+test-kernel: ## the tests on kernels in an emulator, or some of them: make test-kernel KERNEL=6.12 ARCH=arm64 RUN=TestShapes
+	$(GO) test -count=1 -timeout 20m -v -run '^TestMatrix$$' ./test/kernels -kernel '$(KERNEL)' -arch '$(ARCH)' -guest-run '$(RUN)'
 
 test-long: ## the long forms of those tests that have one: hours
 	KEYHOLE_LONG=1 $(TOOL) gotestsum --format pkgname-and-test-fails -- -p 1 -count=1 -timeout 6h ./...

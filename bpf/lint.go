@@ -36,7 +36,7 @@ func Lint(p *ebpf.ProgramSpec, kernel bool) error {
 			tailCalls++
 			continue
 		}
-		if !slices.Contains(allowed, f) && !(kernel && slices.Contains(kernelReads, f)) {
+		if known := slices.Contains(allowed, f) || kernel && slices.Contains(kernelReads, f); !known {
 			return fmt.Errorf("lint program %s: instruction %d calls the helper %v, which is not allowed", p.Name, at, f)
 		}
 		if f == asm.FnRingbufOutput {

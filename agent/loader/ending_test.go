@@ -16,10 +16,10 @@ import (
 // TestDeadlineInTheKernel lets the deadline pass while nobody on this side does anything, as if the holder were stopped.
 func TestDeadlineInTheKernel(t *testing.T) {
 	p := startHot(t)
-	s := attach(t, p, request{function: "hot_pair", values: hot.Pair(), lifetime: 300 * time.Millisecond})
+	s := attach(t, p, request{function: "hot_pair", values: hot.Pair(), lifetime: testkit.Slow(300 * time.Millisecond)})
 	deadline := s.deadline(t)
 	p.Do(t, "run 100")
-	time.Sleep(600 * time.Millisecond)
+	time.Sleep(testkit.Slow(600 * time.Millisecond))
 	before, err := s.Counts()
 	if err != nil {
 		t.Fatal(err)
@@ -63,14 +63,14 @@ func requireBefore(t *testing.T, s *session, deadline, want uint64) {
 // TestDeadlineMovesOnlyDown raises the control word beyond the frozen deadline, then lowers it to stop at once.
 func TestDeadlineMovesOnlyDown(t *testing.T) {
 	p := startHot(t)
-	s := attach(t, p, request{function: "hot_pair", lifetime: 300 * time.Millisecond})
+	s := attach(t, p, request{function: "hot_pair", lifetime: testkit.Slow(300 * time.Millisecond)})
 	deadline := s.deadline(t)
 	if err := s.SetDeadline(deadline + uint64(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	p.Do(t, "pair 3 0 x")
 	s.counts(t, 3)
-	time.Sleep(400 * time.Millisecond)
+	time.Sleep(testkit.Slow(400 * time.Millisecond))
 	p.Do(t, "pair 3 0 x")
 	s.counts(t, 3)
 
@@ -158,7 +158,7 @@ func TestNothingStays(t *testing.T) {
 	if err := errors.Join(s.Close(), s.program.Close()); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testkit.Slow(2 * time.Second)); ; time.Sleep(5 * time.Millisecond) {
 		left := remaining(id, maps)
 		if left == 0 {
 			return

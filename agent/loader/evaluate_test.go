@@ -17,6 +17,7 @@ import (
 	"github.com/keyhole-dev/keyhole/agent/plan"
 	"github.com/keyhole-dev/keyhole/agent/plan/plantest"
 	"github.com/keyhole-dev/keyhole/internal/probe"
+	"github.com/keyhole-dev/keyhole/internal/testkit"
 	"github.com/keyhole-dev/keyhole/internal/testkit/hot"
 )
 
@@ -32,7 +33,7 @@ func TestKernelAgreesWithEvaluator(t *testing.T) {
 	hits := rapid.Custom(plantest.DrawHit)
 	dir := t.TempDir()
 	compared, values := 0, 0
-	for seed := range 40 {
+	for seed := range testkit.Scale(40) {
 		r := requests.Example(seed)
 		drawn := r.Target.Values
 		r.Target = p.Target(t, "hot_image", drawn...)
@@ -75,7 +76,7 @@ func TestKernelAgreesWithEvaluator(t *testing.T) {
 		s.Close()
 	}
 	t.Logf("%d records with %d values that could be read, on %s", compared, values, runtime.GOARCH)
-	if compared < 100 || values < 100 {
+	if least := testkit.Scale(100); compared < least || values < least {
 		t.Errorf("only %d records with %d values were compared", compared, values)
 	}
 }

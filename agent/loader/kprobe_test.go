@@ -40,9 +40,10 @@ type kernelRequest struct {
 // kernelPlan makes a real plan for a function of the running kernel, whose memory may be read and all of whose text is kept.
 func kernelPlan(t testing.TB, r kernelRequest) *plan.Plan {
 	t.Helper()
+	testkit.Need(t, testkit.KernelTypes)
 	types, err := os.Open(kbtf.Path)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer types.Close()
 	spec := &probe.Spec{
@@ -75,6 +76,7 @@ func kernelPlan(t testing.TB, r kernelRequest) *plan.Plan {
 func loadKernel(t testing.TB, p *plan.Plan, leaveOut int) *Program {
 	t.Helper()
 	testkit.RequireRoot(t)
+	testkit.Need(t, testkit.Processes...)
 	deadline := BootNow() + uint64(10*time.Minute)
 	program, err := Load(p, Options{LatestDeadlineNs: deadline, DeadlineNs: deadline, LeaveOut: leaveOut})
 	if err != nil {
@@ -88,12 +90,21 @@ func loadKernel(t testing.TB, p *plan.Plan, leaveOut int) *Program {
 	return program
 }
 
+// needKprobes skips a test of a kernel's functions where there are none to probe.
+func needKprobes(t testing.TB) {
+	t.Helper()
+	testkit.Need(t, append(testkit.Processes, testkit.Kprobes)...)
+	if err := KernelSupported(); lockedDown() {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // attachToKernel carries a request out on a kernel that has kprobes.
 func attachToKernel(t testing.TB, r kernelRequest) *session {
 	t.Helper()
-	if err := KernelSupported(); err != nil {
-		t.Skip(err)
-	}
+	needKprobes(t)
 	p := kernelPlan(t, r)
 	program := loadKernel(t, p, r.leaveOut)
 	attachment, err := program.Attach(nil)
@@ -140,16 +151,20 @@ func mine(events []event.Event) []event.Event {
 
 // TestKprobeLoads: the kernel takes the program for each function of the default list, with all of its parameters and what is behind some.
 func TestKprobeLoads(t *testing.T) {
+	testkit.Need(t, testkit.KernelTypes)
 	types, err := os.Open(kbtf.Path)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer types.Close()
 	l, err := resolve.KernelFunctions(resolve.KernelInput{BTF: types, Allowed: policy.Default().Kernel}, "", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range l.Functions {
+	for i, f := range l.Functions {
+		if i%(len(l.Functions)/testkit.Scale(len(l.Functions))) != 0 {
+			continue // an emulated processor takes half a second for each
+		}
 		program := loadKernel(t, kernelPlan(t, kernelRequest{function: f.Name}), 1)
 		if program.Digest() == ProgramDigest() {
 			t.Errorf("%s was loaded with the program for processes", f.Name)
@@ -387,9 +402,7 @@ func TestKprobeLimits(t *testing.T) {
 
 // TestKprobeAttachFails: a function that there is not, or that the kernel keeps from probes.
 func TestKprobeAttachFails(t *testing.T) {
-	if err := KernelSupported(); err != nil {
-		t.Skip(err)
-	}
+	needKprobes(t)
 	good := kernelPlan(t, kernelRequest{function: "tcp_connect"})
 	for symbol, says := range map[string]string{"no_such_function": "no function no_such_function", "kprobe_dispatcher": "kprobe_dispatcher"} {
 		bad := *good

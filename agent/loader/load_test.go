@@ -15,6 +15,7 @@ import (
 	"github.com/keyhole-dev/keyhole/agent/plan"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/target"
+	"github.com/keyhole-dev/keyhole/internal/testkit"
 	"github.com/keyhole-dev/keyhole/internal/testkit/hot"
 )
 
@@ -165,6 +166,7 @@ func TestShapes(t *testing.T) {
 
 func TestSupported(t *testing.T) {
 	startHot(t)
+	testkit.Need(t, testkit.UprobeMulti)
 	if err := Supported(false); err != nil {
 		t.Error(err)
 	}

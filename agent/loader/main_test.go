@@ -172,5 +172,6 @@ func (s *session) counts(t testing.TB, calls int64) event.Counts {
 func startHot(t testing.TB) *hot.Process {
 	t.Helper()
 	testkit.RequireRoot(t)
+	testkit.Need(t, testkit.Processes...)
 	return hot.Start(t)
 }

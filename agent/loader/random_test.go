@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/redact"
+	"github.com/keyhole-dev/keyhole/internal/testkit"
 	"github.com/keyhole-dev/keyhole/internal/testkit/hot"
 )
 
@@ -58,7 +59,7 @@ func TestRandomStrings(t *testing.T) {
 		}
 		return string(b)
 	}
-	for round := range 40 {
+	for round := range testkit.Scale(40) {
 		action := redact.Action{Kind: kinds[random.IntN(len(kinds))]}
 		if action.Kind == redact.Prefix || action.Kind == redact.Suffix {
 			action.N = 1 + random.IntN(redact.MaxPart)

@@ -364,6 +364,7 @@ func newStageOfParent(t testing.TB) (*stage, *testkit.Program) {
 func prepareStage(t testing.TB) *stage {
 	t.Helper()
 	testkit.RequireRoot(t)
+	testkit.Need(t, append(testkit.Processes, testkit.LandlockRefer)...)
 	others := testkit.KernelObjects(t)
 	t.Cleanup(func() { testkit.RequireNoKernelObjects(t, 2*time.Second, others...) })
 	dir := t.TempDir()

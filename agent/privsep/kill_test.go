@@ -191,7 +191,7 @@ func requireGone(t *testing.T, pid int, by time.Time) {
 
 func TestDeadline(t *testing.T) {
 	s, v := newStage(t), startVault(t)
-	session, h := s.hold(specOf(v.PID(), time.Second))
+	session, h := s.hold(specOf(v.PID(), testkit.Slow(time.Second)))
 	stop := make(chan struct{})
 	var calling sync.WaitGroup
 	calling.Go(func() {

@@ -99,10 +99,13 @@ func TestAgentHasNoPrivilege(t *testing.T) {
 			t.Errorf("the agent reads %s: %s", path, got)
 		}
 	}
-	victim := testkit.Start(t, "/bin/cat")
-	if err := s.agent.Call("Agent.Signal", victim.PID(), new(struct{})); err == nil || !strings.Contains(err.Error(), "operation not permitted") {
-		t.Errorf("the agent signals another process of its user: %v", err)
-	}
+	t.Run("signals", func(t *testing.T) {
+		testkit.Need(t, testkit.LandlockScope)
+		victim := testkit.Start(t, "/bin/cat")
+		if err := s.agent.Call("Agent.Signal", victim.PID(), new(struct{})); err == nil || !strings.Contains(err.Error(), "operation not permitted") {
+			t.Errorf("the agent signals another process of its user: %v", err)
+		}
+	})
 }
 
 func TestMonitorHasFourCapabilities(t *testing.T) {
@@ -153,6 +156,7 @@ func TestSelfTest(t *testing.T) {
 
 func TestExamine(t *testing.T) {
 	testkit.RequireRoot(t)
+	testkit.Need(t, testkit.Processes...)
 	r, err := Examine(t.Context(), !loader.HasUprobeMulti())
 	if err != nil {
 		t.Fatal(err)

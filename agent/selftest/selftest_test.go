@@ -53,6 +53,7 @@ func startSubject(t testing.TB) Starter {
 
 func TestRun(t *testing.T) {
 	testkit.RequireRoot(t)
+	testkit.Need(t, testkit.Processes...)
 	r := Run(startSubject(t), true)
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {

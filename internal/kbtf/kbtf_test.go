@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
+
+	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
 
 // running are the types of the kernel that the test runs on.
@@ -26,10 +28,8 @@ var running = sync.OnceValues(func() (*Types, error) {
 
 func kernel(t testing.TB) *Types {
 	t.Helper()
+	testkit.Need(t, testkit.KernelTypes)
 	types, err := running()
-	if errors.Is(err, os.ErrNotExist) {
-		t.Skip("this kernel does not describe its types")
-	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,20 +20,21 @@ import (
 // built holds the programs that this test binary has built, by what they were built from.
 var built struct {
 	sync.Mutex
-	dir   string
-	paths map[string]string
+	dir      string
+	programs map[string]program
+}
+
+// A program is an executable, or why it could not be built.
+type program struct {
+	path string
+	err  error
 }
 
 // BuildGo builds the command of this module with the import path relative to the module's root ("test/targets/shop") once for
 // all tests of a package, without cgo, and returns the executable's path. Flags go to `go build`. Main removes it.
 func BuildGo(t testing.TB, pkg string, flags ...string) string {
 	t.Helper()
-	return buildOnce(t, filepath.Base(pkg), append([]string{"go", pkg}, flags...), func(out string) *exec.Cmd {
-		args := append([]string{"build", "-o", out}, flags...)
-		cmd := exec.Command("go", append(args, "./"+pkg)...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		return cmd
-	})
+	return buildOnce(t, GoProgram(pkg, flags...))
 }
 
 // BuildC compiles C files of this repository, named from its root, once for all tests of a package, and returns the
@@ -44,38 +44,37 @@ func BuildC(t testing.TB, name string, files []string, flags ...string) string {
 	if len(flags) == 0 {
 		flags = []string{"-O2", "-g"}
 	}
-	return buildOnce(t, name, append(append([]string{"c"}, flags...), files...), func(out string) *exec.Cmd {
-		args := append([]string{"-o", out}, flags...)
-		return exec.Command("gcc", append(args, files...)...)
-	})
+	return buildOnce(t, CProgram(name, files, flags...))
 }
 
-func buildOnce(t testing.TB, name string, key []string, command func(out string) *exec.Cmd) string {
+func buildOnce(t testing.TB, s Source) string {
 	t.Helper()
-	built.Lock()
-	defer built.Unlock()
-	id := strings.Join(key, "\x00")
-	if path, ok := built.paths[id]; ok {
+	if dir := os.Getenv(programsEnvironment); dir != "" {
+		path := s.in(dir)
+		if _, err := os.Stat(path); err != nil {
+			t.Fatalf("%s: %v: %v", s, errNoProgram, err)
+		}
 		return path
 	}
+	built.Lock()
+	defer built.Unlock()
 	if built.dir == "" {
 		dir, err := os.MkdirTemp("", "keyhole-test-")
 		if err != nil {
 			t.Fatal(err)
 		}
-		built.dir, built.paths = dir, make(map[string]string)
+		built.dir, built.programs = dir, make(map[string]program)
 	}
-	path := filepath.Join(built.dir, strconv.Itoa(len(built.paths)), name)
-	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
-		t.Fatal(err)
+	p, known := built.programs[s.String()]
+	if !known {
+		p.path = s.in(built.dir)
+		p.err = s.build(Root(t), p.path, s.command(p.path))
+		built.programs[s.String()] = p
 	}
-	cmd := command(path)
-	cmd.Dir = Root(t)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, out)
+	if p.err != nil {
+		t.Fatal(p.err)
 	}
-	built.paths[id] = path
-	return path
+	return p.path
 }
 
 func removeBuilt() error {

@@ -24,6 +24,7 @@ const patience = 5 * time.Minute
 func startCalls(t testing.TB) *testkit.Program {
 	t.Helper()
 	testkit.RequireRoot(t)
+	testkit.Need(t, testkit.Processes...)
 	p := testkit.Start(t, testkit.BuildGo(t, "test/targets/calls"))
 	p.Expect("ready", 10*time.Second)
 	return p
@@ -185,6 +186,7 @@ func TestCapacity(t *testing.T) {
 // TestCalleesOfC: calls of a C program in several threads, by its own return instructions.
 func TestCalleesOfC(t *testing.T) {
 	testkit.RequireRoot(t)
+	testkit.Need(t, testkit.Processes...)
 	p := testkit.Start(t, testkit.BuildC(t, "ccalls", []string{"test/targets/ccalls/main.c"}, "-O1", "-g", "-pthread", "-fno-optimize-sibling-calls"))
 	p.Expect("ready", 10*time.Second)
 	for _, c := range []struct {
