@@ -160,7 +160,7 @@ static __always_inline bool kh_compare_int(__u64 a, __u8 width, __u32 how, __u64
 /* A condition on a value that cannot be read does not hold, whatever it asks for. */
 static __always_inline bool kh_op_if_int(const struct kh_hit *hit, const volatile struct kh_op *op)
 {
-	return kh_why(hit, op->src) == KH_OK &&
+	return kh_why(hit, op->src) == KH_OK && !kh_is_address(kh_low(kh_get(hit, op->src), op->arg)) &&
 	       kh_compare_int(kh_get(hit, op->src), op->arg, op->n, *(const volatile __u64 *)(pool + op->aux));
 }
 
@@ -245,6 +245,8 @@ static __always_inline struct kh_leaving kh_op_emit(const struct kh_hit *hit, st
 	struct kh_leaving v = { .reason = kh_why(hit, op->src), .length = op->arg };
 	__u64 value = kh_low(kh_get(hit, op->src), op->arg);
 
+	if (v.reason == KH_OK && kh_is_address(value))
+		v.reason = KH_ADDRESS;
 	if (v.reason != KH_OK)
 		return kh_missing(v.reason);
 	switch (op->action) {

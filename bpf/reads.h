@@ -11,6 +11,16 @@
 
 #ifdef KH_KERNEL_MEMORY
 
+/*
+ * Is a number an address of the kernel's, or may it be one? Those are in the upper half, whatever their type says: a saved
+ * stack pointer is an unsigned long, a tree's parent has a colour in its lowest bit. Small negative numbers are none: the
+ * last pages are never mapped, so that errors can be told from pointers.
+ */
+static __always_inline bool kh_is_address(__u64 x)
+{
+	return x >= 0xfff0ULL << 48 && x < -(1ULL << 24);
+}
+
 static __always_inline long kh_read(const volatile struct kh_op *op, void *to, __u32 n, __u64 from)
 {
 	if (op->user)
@@ -26,6 +36,11 @@ static __always_inline long kh_read_str(const volatile struct kh_op *op, void *t
 }
 
 #else
+
+static __always_inline bool kh_is_address([[maybe_unused]] __u64 x)
+{
+	return false;
+}
 
 static __always_inline long kh_read([[maybe_unused]] const volatile struct kh_op *op, void *to, __u32 n, __u64 from)
 {

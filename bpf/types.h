@@ -63,6 +63,7 @@ enum __attribute__((packed)) kh_reason {
 	KH_NIL = 1,	   /* a nil pointer on the way */
 	KH_FAULT = 2,	   /* the page was not resident or not mapped */
 	KH_BAD_LENGTH = 3, /* a length that no string can have */
+	KH_ADDRESS = 4,	   /* a number that is, or may be, an address of the kernel's */
 };
 
 struct kh_op {

@@ -182,6 +182,7 @@ const (
 	UprobeKhReasonKH_NIL        UprobeKhReason = 1
 	UprobeKhReasonKH_FAULT      UprobeKhReason = 2
 	UprobeKhReasonKH_BAD_LENGTH UprobeKhReason = 3
+	UprobeKhReasonKH_ADDRESS    UprobeKhReason = 4
 )
 
 type UprobeKhRecord struct {

@@ -199,6 +199,7 @@ func (r *values) next(longest int) (raw, error) {
 
 var reasons = map[uint8]string{
 	plan.ReasonNil: event.NilPointer, plan.ReasonFault: event.Fault, plan.ReasonBadLength: event.BadLength,
+	plan.ReasonAddress: event.KernelAddress,
 }
 
 // decode fills in what one record says of the field.

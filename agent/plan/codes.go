@@ -76,6 +76,7 @@ const (
 	ReasonNil       uint8 = 1
 	ReasonFault     uint8 = 2
 	ReasonBadLength uint8 = 3
+	ReasonAddress   uint8 = 4
 )
 
 // DigestBytes is the length of a digest in a record.

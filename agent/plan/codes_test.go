@@ -35,7 +35,7 @@ func TestNumbersAreTheKernels(t *testing.T) {
 		"KH_KEEP":    int(ActKeep), "KH_LENGTH": int(ActLength), "KH_DIGEST": int(ActDigest), "KH_PREFIX": int(ActPrefix), "KH_SUFFIX": int(ActSuffix),
 		"KH_EQ": int(CmpEQ), "KH_NE": int(CmpNE), "KH_LT": int(CmpLT), "KH_LE": int(CmpLE), "KH_GT": int(CmpGT), "KH_GE": int(CmpGE),
 		"KH_SIGNED": int(CmpSigned),
-		"KH_OK":     int(ReasonOK), "KH_NIL": int(ReasonNil), "KH_FAULT": int(ReasonFault), "KH_BAD_LENGTH": int(ReasonBadLength),
+		"KH_OK":     int(ReasonOK), "KH_NIL": int(ReasonNil), "KH_FAULT": int(ReasonFault), "KH_BAD_LENGTH": int(ReasonBadLength), "KH_ADDRESS": int(ReasonAddress),
 	}
 	for name, n := range ours {
 		if k, ok := kernel[name]; !ok || k != uint64(n) {

@@ -416,7 +416,11 @@ func (m *monitor) awaitText(h *hold) bool {
 func (m *monitor) textIsRestored(h *hold) bool {
 	h.subject.text.Lock()
 	defer h.subject.text.Unlock()
-	for _, site := range h.sites {
+	sites := h.sites
+	if h.isPaused && !h.subject.isKernel() {
+		sites = h.target.Sites // whether it was true
+	}
+	for _, site := range sites {
 		how, err := h.subject.look(site)
 		switch {
 		case err != nil || how == siteOther:

@@ -99,7 +99,7 @@ func agentPolicy(landlock int) syscallPolicy {
 		refuse: []seccomp.NameWithConditions{
 			refuse("clone", seccomp.BitsSet, namespaces),
 			refuse("socket", seccomp.NotEqual, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK),
-			ownLimits(), ownSignals(),
+			ownLimits(), ownSignals(), notify(unix.F_SETOWN), notify(unix.F_SETSIG), notify(unix.F_SETOWN_EX),
 		},
 		deny: slices.Concat([]string{"socketpair"}, strangers, attributes),
 		kill: append([]string{"bpf"}, escapes...),
@@ -109,6 +109,11 @@ func agentPolicy(landlock int) syscallPolicy {
 		p.refuse = slices.Concat(p.refuse, truncates("open", 1), truncates("openat", 2))
 	}
 	return p
+}
+
+// notify refuses a command of fcntl by which a file's news become signals to another process: kernels before 6.12 do not ask Landlock.
+func notify(command uint64) seccomp.NameWithConditions {
+	return seccomp.NameWithConditions{Name: "fcntl", Conditions: seccomp.ArgumentConditions{{Argument: 1, Operation: seccomp.Equal, Value: command}}}
 }
 
 // truncates refuses to open a file and to truncate it by that, unless the file is opened to write: that is for Landlock to refuse. The fourth

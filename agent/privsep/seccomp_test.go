@@ -144,6 +144,10 @@ func TestPolicies(t *testing.T) {
 		want         seccomp.Action
 	}{
 		{"reader", "bpf", []uint64{unix.BPF_MAP_LOOKUP_ELEM}, seccomp.ActionAllow},
+		{"agent", "fcntl", []uint64{3, unix.F_SETOWN, 1}, refused},
+		{"agent", "fcntl", []uint64{3, 10, 9}, refused}, // F_SETSIG
+		{"agent", "fcntl", []uint64{3, 15, 0}, refused}, // F_SETOWN_EX
+		{"agent", "fcntl", []uint64{3, unix.F_GETFL}, seccomp.ActionAllow},
 		{"agent", "openat", []uint64{0, 0, unix.O_TRUNC}, seccomp.ActionAllow}, // for Landlock to refuse
 		{"agent, Linux 6.1", "openat", []uint64{0, 0, unix.O_TRUNC}, refused},
 		{"agent, Linux 6.1", "openat", []uint64{0, 0, unix.O_TRUNC | unix.O_CLOEXEC}, refused},

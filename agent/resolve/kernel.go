@@ -108,6 +108,13 @@ func (k *kernel) resolve(spec *probe.Spec) (*target.Target, error) {
 
 func (k *kernel) find(name string) (*kbtf.Function, error) {
 	f, err := k.types.Function(name)
+	if err == nil && !k.types.MarksUserPointers() && !policy.IsShippedKernelFunction(name) {
+		for i := range f.Parameters {
+			if p := &f.Parameters[i]; p.Space == kbtf.Kernel {
+				p.Space = kbtf.Unknown // it may be a process's: __sys_connect is given its sockaddr as it came
+			}
+		}
+	}
 	if err == nil || !errors.Is(err, kbtf.ErrNotFound) {
 		return f, err
 	}

@@ -117,6 +117,24 @@ func TestKernelChosenByProcesses(t *testing.T) {
 	}
 }
 
+// TestKernelParameters: where the kernel's BTF does not say whose memory a pointer is into, structs that a function is given are followed
+// only of functions of which it is known.
+func TestKernelParameters(t *testing.T) {
+	in := thisKernel(t, true)
+	types, err := kbtf.Open(in.BTF)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Allowed.Functions = []string{"*"}
+	for path, follows := range map[[2]string]bool{
+		{"tcp_connect", "sk.__sk_common.skc_dport"}: true, {"__sys_connect", "uservaddr.sa_family"}: false, {"tcp_close", "sk.__sk_common.skc_dport"}: types.MarksUserPointers(),
+	} {
+		if v := ask(t, in, path[0], path[1]).Values[0]; (v.Missing == "" && !v.User) != follows {
+			t.Errorf("%v: %+v", path, v)
+		}
+	}
+}
+
 // TestKernelMemory: without the node's word only what is in registers is there, and who names something else is told.
 func TestKernelMemory(t *testing.T) {
 	in := thisKernel(t, false)
@@ -156,6 +174,8 @@ func TestKernelRefusals(t *testing.T) {
 		{probe.Spec{Function: "tcp_connect", Arguments: []string{"sk.nothing"}}, problem.NotFound, "no field", "sk.__sk_common"},
 		{probe.Spec{Function: "tcp_connect", Arguments: []string{"sk.__sk_common.skc_dport.x"}}, problem.NotFound, "no field", ""},
 		{probe.Spec{Function: "tcp_connect", Arguments: []string{"sk..x"}}, problem.InvalidArgument, "empty name", ""},
+		{probe.Spec{Function: "tcp_connect", Results: []string{"err"}}, problem.NotFound, "what it returns is r0", "r0"},
+		{probe.Spec{Function: "do_exit", Results: []string{probe.Duration}}, problem.FailedPrecondition, "never returns", ""},
 	} {
 		_, err := InKernel(in, &c.spec)
 		p := problem.Of(err)

@@ -3,6 +3,8 @@
 package resolve
 
 import (
+	"slices"
+
 	"github.com/keyhole-dev/keyhole/internal/kbtf"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
@@ -12,9 +14,15 @@ import (
 // kernelResult is how a path names what a function of the kernel returns: the source gives it no name.
 const kernelResult = "r0"
 
+// neverReturn are functions in whose place another process goes on.
+var neverReturn = []string{"do_exit", "do_group_exit", "make_task_dead", "panic", "__do_sys_exit", "__do_sys_exit_group"}
+
 // returns adds to a target where the function's calls end. It is the kernel's own return probe that sees it: the kernel's stacks do not
 // move, and it knows the return address of each of its probes when it unwinds one.
 func (v *kernelValues) returns(t *target.Target, spec *probe.Spec) error {
+	if slices.Contains(neverReturn, v.function.Name) {
+		return problem.New(problem.FailedPrecondition, "%s never returns: leave out --ret, --slower-than and --errors-only to see its calls", v.function.Name)
+	}
 	t.Sites = append(t.Sites, target.Site{Symbol: v.function.Name, Where: "return", Return: true})
 	t.Returns = &target.Returns{By: target.ByThread}
 	for _, path := range spec.ResultPaths() {

@@ -77,17 +77,18 @@ type Redaction struct {
 
 // Reasons why a value is missing: an open list.
 const (
-	NilPointer   = "nil pointer"
-	Fault        = "fault"         // the page was not resident
-	BadLength    = "bad length"    // a length that no string can have
-	OptimizedOut = "optimized out" // the compiler keeps it nowhere at the attach point
-	FloatReg     = "float register"
-	Unsupported  = "unsupported type"
-	NoDebugInfo  = "no debug information"
-	Redacted     = "redacted" // dropped: no op read it
-	TooDeep      = "too deep"
-	NotAllowed   = "not allowed" // the node lets probes read no memory there
-	Malformed    = "malformed record"
+	NilPointer    = "nil pointer"
+	Fault         = "fault"          // the page was not resident
+	BadLength     = "bad length"     // a length that no string can have
+	KernelAddress = "kernel address" // a number that is, or may be, one: none leaves
+	OptimizedOut  = "optimized out"  // the compiler keeps it nowhere at the attach point
+	FloatReg      = "float register"
+	Unsupported   = "unsupported type"
+	NoDebugInfo   = "no debug information"
+	Redacted      = "redacted" // dropped: no op read it
+	TooDeep       = "too deep"
+	NotAllowed    = "not allowed" // the node lets probes read no memory there
+	Malformed     = "malformed record"
 )
 
 // Counts are a session's hits by outcome. Hits = Emitted + Filtered + SampledOut + Throttled + OverLimit + Lost + Unpaired.

@@ -51,6 +51,10 @@ func (f *ceilingFile) kernel(k *Kernel) error {
 	return nil
 }
 
+// IsShippedKernelFunction says whether a function is on the list that a node has without a word of its owner's. Of these it is known
+// which of their parameters point to memory of a process.
+func IsShippedKernelFunction(name string) bool { return slices.Contains(defaultKernelFunctions, name) }
+
 // Allows says whether a function is on the list.
 func (k *Kernel) Allows(function string) bool { return glob.MatchAny(k.Functions, function) }
 

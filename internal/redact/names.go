@@ -19,7 +19,7 @@ type vocabulary struct {
 // secrets are names whose value opens something. Nothing lowers what is decided for them.
 var secrets = vocabulary{
 	Words: []string{
-		"bearer", "cookie", "csrf", "cvc", "cvv", "cvv2", "jwt", "passcode", "psk", "pwd", "token", "xsrf",
+		"bearer", "canary", "cookie", "csrf", "cvc", "cvv", "cvv2", "jwt", "passcode", "psk", "pwd", "token", "xsrf",
 	},
 	Parts: []string{
 		"accesskey", "apikey", "authorization", "clientkey", "connectionstring", "credential", "encryptionkey", "passphrase",
