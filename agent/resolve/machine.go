@@ -38,6 +38,9 @@ type machine struct {
 	branches func(r *reach, s span) error
 	// data finds what is no instruction in a function's code.
 	data func(c *code) (map[uint64]bool, error)
+	// changesStack says whether an instruction may go on on another stack, as compilers let none, and how long it is, 0 if that is not known;
+	// nil: the kernel's return probe is not used on this machine.
+	changesStack func(b []byte) (changes bool, length int)
 	// prologue follows what the first instructions of a function store.
 	prologue func(m *machine, text []byte) *prologue
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/arch/x86/x86asm"
 
@@ -18,8 +19,9 @@ var amd64 = machine{
 	relative: 8, // R_X86_64_RELATIVE
 	golang:   &goabi.AMD64, convention: systemV{},
 	decode: instructionX86, rewrittenNOP: rewrittenNOPX86, safe: safeX86, references: referencesX86, branches: everyByte,
-	data:     func(*code) (map[uint64]bool, error) { return nil, nil },
-	prologue: readPrologueX86,
+	data:         func(*code) (map[uint64]bool, error) { return nil, nil },
+	changesStack: changesStackX86,
+	prologue:     readPrologueX86,
 }
 
 func instructionX86(b []byte, pc uint64) (instruction, bool) {
@@ -185,3 +187,39 @@ var isOrdinary = func() map[x86asm.Op]bool {
 	}
 	return m
 }()
+
+// changesStackX86 finds the stack pointer loaded from memory that is not of the frame, or from a register that a caller may have passed it in;
+// and system calls, which may be sigaltstack.
+func changesStackX86(b []byte) (changes bool, length int) {
+	i, ok := decodeX86(b)
+	if !ok {
+		return false, 0
+	}
+	return takesStack(i), i.Len
+}
+
+func takesStack(i x86asm.Inst) bool {
+	switch i.Op {
+	case x86asm.SYSCALL, x86asm.SYSENTER:
+		return true
+	case x86asm.INT:
+		return i.Args[0] != x86asm.Imm(3) // which a debugger's is
+	case x86asm.XCHG:
+		return i.Args[0] == x86asm.RSP || i.Args[1] == x86asm.RSP
+	}
+	if i.Args[0] != x86asm.RSP {
+		return false
+	}
+	switch from := i.Args[1].(type) {
+	case x86asm.Mem:
+		// LEA of the frame pointer, or of r10 or r13 in a frame that was aligned anew, is how frames end.
+		if i.Op == x86asm.LEA {
+			return from.Base != x86asm.RSP && from.Base != x86asm.RBP && from.Base != x86asm.R10 && from.Base != x86asm.R13
+		}
+		return i.Op == x86asm.MOV && from.Base != x86asm.RBP && from.Base != x86asm.RSP
+	case x86asm.Reg:
+		// An array of variable length ends by a copy of the stack pointer, in a register that is kept across calls.
+		return i.Op == x86asm.MOV && !slices.Contains([]x86asm.Reg{x86asm.RBP, x86asm.RBX, x86asm.R12, x86asm.R13, x86asm.R14, x86asm.R15}, from)
+	}
+	return i.Op == x86asm.POP
+}

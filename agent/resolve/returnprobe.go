@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/arch/x86/x86asm"
-
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/procfs"
 	"github.com/keyhole-dev/keyhole/internal/target"
@@ -62,8 +60,8 @@ func (p *program) refuseReturnProbe(f *function) error {
 	switch {
 	case p.isGo:
 		return errors.New("a Go program dies of it when one of its stacks moves")
-	case p.identity.Arch != "amd64":
-		return fmt.Errorf("on %s it is not known when it would harm", p.identity.Arch)
+	case p.machine.changesStack == nil:
+		return fmt.Errorf("on %s it is not known when it would harm", p.machine.arch)
 	case f.debug != nil && !p.debug.IsC(f.address):
 		return errors.New("the function is not written in C, and an exception or a panic that passed it would end the process")
 	case p.file.HasSection(".gcc_except_table"):
@@ -99,6 +97,8 @@ const (
 	throws  = "what passes by its frames, as an exception does, would end the process"
 	cancels = "it unwinds the stack of a thread, and would not find all of it"
 	stacks  = "the kernel kills a thread that returns on one stack when it takes that for abandoned because of another"
+	asks    = "it may ask the kernel for another stack, and " + stacks
+	looks   = "it looks at where a call came from, which the probe hides"
 	loads   = "what is loaded later may throw, or change stacks"
 )
 
@@ -113,6 +113,10 @@ func dangerous(name string) string {
 	case "sigaltstack", "sigstack", "makecontext", "swapcontext", "setcontext", "__splitstack_makecontext", "__morestack",
 		"make_fcontext", "jump_fcontext", "ontop_fcontext", "coroutine_transfer":
 		return stacks
+	case "syscall":
+		return asks
+	case "dlsym", "dlvsym", "mcount", "_mcount", "__fentry__", "__cyg_profile_func_enter":
+		return looks
 	case "dlopen", "dlmopen":
 		return loads
 	}
@@ -163,45 +167,19 @@ func libraryName(path string) string {
 	return name
 }
 
-// keepsStacks looks for instructions that go on on another stack, as compilers write none: the stack pointer from memory that is not of the
-// frame, or from a register that a caller may have passed it in.
+// keepsStacks looks for instructions that may go on on another stack.
 func (p *program) keepsStacks() error {
 	var found error
 	err := p.file.EachCode(func(address uint64, text []byte) bool {
 		for at := 0; at < len(text); {
-			i, ok := decodeX86(text[at:])
-			if !ok {
-				at++
-				continue
-			}
-			if changesStack(i) {
-				found = fmt.Errorf("the instruction at %#x goes on on another stack: %s", address+uint64(at), stacks)
+			changes, length := p.machine.changesStack(text[at:])
+			if changes {
+				found = fmt.Errorf("the instruction at %#x may go on on another stack, and %s", address+uint64(at), stacks)
 				return false
 			}
-			at += i.Len
+			at += max(length, 1)
 		}
 		return true
 	})
 	return errors.Join(err, found)
-}
-
-func changesStack(i x86asm.Inst) bool {
-	if i.Op == x86asm.XCHG {
-		return i.Args[0] == x86asm.RSP || i.Args[1] == x86asm.RSP
-	}
-	if i.Args[0] != x86asm.RSP {
-		return false
-	}
-	switch from := i.Args[1].(type) {
-	case x86asm.Mem:
-		// LEA of the frame pointer, or of r10 or r13 in a frame that was aligned anew, is how frames end.
-		if i.Op == x86asm.LEA {
-			return from.Base != x86asm.RSP && from.Base != x86asm.RBP && from.Base != x86asm.R10 && from.Base != x86asm.R13
-		}
-		return i.Op == x86asm.MOV && from.Base != x86asm.RBP && from.Base != x86asm.RSP
-	case x86asm.Reg:
-		// An array of variable length ends by a copy of the stack pointer, in a register that is kept across calls.
-		return i.Op == x86asm.MOV && !slices.Contains([]x86asm.Reg{x86asm.RBP, x86asm.RBX, x86asm.R12, x86asm.R13, x86asm.R14, x86asm.R15}, from)
-	}
-	return i.Op == x86asm.POP
 }

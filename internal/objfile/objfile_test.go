@@ -115,6 +115,17 @@ func TestOpenC(t *testing.T) {
 	if _, err := f.FileOffset(0); err == nil {
 		t.Error("address 0 of the ELF header is executable")
 	}
+	imports, err := f.Imports()
+	if err != nil || !slices.Contains(imports, "__libc_start_main") || slices.Contains(imports, "integers") {
+		t.Errorf("imports %q, %v", imports, err)
+	}
+	holds := false
+	if err := f.EachCode(func(address uint64, text []byte) bool {
+		holds = holds || at >= address && at < address+uint64(len(text))
+		return true
+	}); err != nil || !holds {
+		t.Errorf("no code at %#x: %v", at, err)
+	}
 	data := f.elf.Section(".data")
 	if _, err := f.FileOffset(data.Addr); err == nil {
 		t.Error("data is executable")
@@ -246,6 +257,10 @@ func FuzzOpen(f *testing.F) {
 			}
 		}
 		_, _ = file.GoFunctions()
+		if imports, err := file.Imports(); err == nil && len(imports) > len(b) {
+			t.Errorf("%d imports in %d bytes", len(imports), len(b))
+		}
+		_ = file.EachCode(func(_ uint64, text []byte) bool { return len(text) <= len(b) })
 		for _, s := range file.elf.Sections[:min(len(file.elf.Sections), 64)] {
 			if b, _, err := file.Section(s.Name); err == nil && uint64(len(b)) > maxSectionBytes {
 				t.Errorf("section %s has %d bytes", s.Name, len(b))

@@ -8,7 +8,10 @@
 #include <signal.h>
 #elif defined(THREADS)
 #include <pthread.h>
-#elif defined(LOADS)
+#elif defined(CALLS)
+#include <sys/syscall.h>
+#include <unistd.h>
+#elif defined(LOADS) || defined(LOOKS)
 #include <dlfcn.h>
 #endif
 #include <sys/mman.h>
@@ -57,6 +60,12 @@ int main(int argc, char **argv)
 		sigaltstack(0, 0);
 #elif defined(THREADS)
 		pthread_exit(0);
+#elif defined(CALLS)
+		syscall(SYS_sigaltstack, 0, 0);
+#elif defined(CALLS_ITSELF)
+		__asm__ volatile("syscall" : : "a"(131), "D"(0), "S"(0) : "rcx", "r11", "memory"); /* sigaltstack */
+#elif defined(LOOKS)
+		dlsym(RTLD_NEXT, "puts");
 #elif defined(LOADS)
 		dlopen("libm.so.6", RTLD_NOW);
 #elif defined(VECTORS)
