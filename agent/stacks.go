@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// lookupTime is how long events wait for the names on their stacks: a large executable is read once.
-	lookupTime = 5 * time.Second
+	// lookupTime is how long events wait for the names on their stacks: a large executable is read once. It is less than a reader that has
+	// detached waits for its agent.
+	lookupTime = 3 * time.Second
 	// maxLookupFailures is after how many failures in a row a session's stacks stay without names.
 	maxLookupFailures = 3
 	// maxKnownPlaces is how many addresses of a session are kept with their names.

@@ -29,7 +29,7 @@ func TestSpecRoundTrip(t *testing.T) {
 			Target: target, Function: "main.(*Cart).Checkout", Arguments: []string{"c.user.email", "qty"},
 			Where: "qty > 10", Redact: []probe.Redaction{{Path: "qty", Action: "digest"}},
 			Limits: probe.Limits{TTL: time.Minute, MaxHits: 7, Rate: 9, Sample: 10, MaxBytes: 1 << 20, ValueBytes: 64, Budget: 5, Duty: 20},
-			Reason: "why not",
+			Reason: "why not", Stack: true,
 		}
 		got, err := FromSpec(ToSpec(&spec))
 		if err != nil {
