@@ -78,6 +78,7 @@ struct pt_regs {
 };
 
 enum { KH_REGISTERS = 17, KH_RETURN_ADDRESS = 8 /* bytes that a call pushes */ };
+enum { KH_BELOW_STACK = 0 /* no frame is there that its function still has */ };
 
 static __always_inline __u64 kh_stack(const struct pt_regs *r)
 {
@@ -148,6 +149,8 @@ struct pt_regs { /* struct user_pt_regs */
  * function's entry, nor a result at its return (AAPCS64 6.8.2, Go's ABIInternal).
  */
 enum { KH_ARGUMENTS = 16, KH_G = 28, KH_SP = 31, KH_REGISTERS = KH_ARGUMENTS + 2, KH_RETURN_ADDRESS = 0 };
+/* A function of Go's keeps its caller's frame pointer right below its own stack pointer (src/cmd/internal/obj/arm64/obj7.go). */
+enum { KH_BELOW_STACK = 8 };
 
 static __always_inline __u64 kh_stack(const struct pt_regs *r)
 {

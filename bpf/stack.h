@@ -77,7 +77,7 @@ static __always_inline bool kh_append_callers(struct pt_regs *ctx, struct kh_slo
 		return false;
 	v = (struct kh_value *)(s->out + at);
 	*w = (struct kh_walk){ .s = s, .frame = kh_frame_pointer(ctx), .at = at + sizeof(*v), .left = config.callers };
-	if (kh_return_address(ctx, &w->address) && kh_put_caller(w, w->address) && w->frame >= kh_stack(ctx))
+	if (kh_return_address(ctx, &w->address) && kh_put_caller(w, w->address) && w->frame >= kh_stack(ctx) - KH_BELOW_STACK)
 		bpf_loop(KH_MAX_CALLERS, kh_next_caller, w, 0);
 	v->truncated = w->more;
 	v->length = config.callers - w->left;
