@@ -169,16 +169,16 @@ func (p *program) keepsStacks() error {
 	var found error
 	err := p.file.EachCode(func(address uint64, text []byte) bool {
 		for at := 0; at < len(text); {
-			i, ok := decodeX86(text[at:])
+			e, ok := encodeX86(text[at:])
 			if !ok {
 				at++
 				continue
 			}
-			if changesStack(i) {
+			if i, ok := decodeX86(text[at:]); ok && changesStack(i) {
 				found = fmt.Errorf("the instruction at %#x goes on on another stack: %s", address+uint64(at), stacks)
 				return false
 			}
-			at += i.Len
+			at += e.length
 		}
 		return true
 	})
