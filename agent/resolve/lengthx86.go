@@ -179,7 +179,7 @@ func (r *readerX86) secondary(x byte) (encodingX86, bool) {
 }
 
 var secondaryX86 = tableX86(map[shapeX86]string{
-	hasModRM: "00 02 03 40-4f 90-9f a3 a5 ab ad-b7 b8-b9 bb-bf c0 c1 c3 ff",
+	hasModRM: "00 02 03 40-4f 90-9f a3 a5 ab ad af-b9 bb-bf c0 c1 c3 ff",
 	0:        "05 0b 31 a0-a2 a8-a9 c8-cf",
 	rel32:    "80-8f",
 
@@ -221,6 +221,9 @@ func tableX86(shapes map[shapeX86]string) (table [256]shapeX86) {
 				high, ranges = hex(ranges[3:5]), ranges[3:]
 			}
 			for x := low; x <= high; x++ {
+				if table[x] != undefined {
+					panic("an opcode has two shapes")
+				}
 				table[x] = shape
 			}
 		}

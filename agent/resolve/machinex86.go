@@ -39,7 +39,7 @@ func instructionX86(b []byte, pc uint64) (instruction, bool) {
 		i.flow = flowJump
 	case x86asm.RET:
 		i.flow = flowReturn
-	case x86asm.LRET, x86asm.IRET, x86asm.IRETD, x86asm.IRETQ, x86asm.LJMP:
+	case x86asm.LRET, x86asm.LCALL, x86asm.IRET, x86asm.IRETD, x86asm.IRETQ, x86asm.LJMP:
 		i.flow = flowUnusual
 	default:
 		if i.direct {
