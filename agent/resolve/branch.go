@@ -34,13 +34,13 @@ func (c *code) unreached(site uint64, n int, back map[uint64]bool) error {
 	return r.jumpTables()
 }
 
-// walk decodes a span from its begin. From the first instruction on whose length is not beyond doubt it takes every byte for the begin of one.
+// walk decodes a span from its begin. From the first instruction on that cannot be decoded it takes every byte for the begin of one.
 func (r *reach) walk(s span) error {
 	m := r.c.p.machine
 	for at := 0; at < len(s.text); {
 		pc, text := s.address+uint64(at), s.text[at:]
 		i, ok := m.decode(text, pc)
-		if (!ok || i.doubtful) && m.branches != nil {
+		if !ok && m.branches != nil {
 			r.blind = true
 			return m.branches(r, span{pc, text})
 		}

@@ -70,9 +70,8 @@ const (
 
 // An instruction is what a site's proof needs to know of one.
 type instruction struct {
-	length   int
-	flow     flow
-	to       uint64 // where it leads, if it says so itself
-	direct   bool   // it does
-	doubtful bool   // its length is not beyond doubt
+	length int
+	flow   flow
+	to     uint64 // where it leads, if it says so itself
+	direct bool   // it does
 }

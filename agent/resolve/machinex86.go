@@ -25,11 +25,14 @@ var amd64 = machine{
 }
 
 func instructionX86(b []byte, pc uint64) (instruction, bool) {
+	if e, ok := encodeX86(b); ok && e.straight {
+		return instruction{length: e.length}, true
+	}
 	x, ok := decodeX86(b)
 	if !ok {
 		return instruction{}, false
 	}
-	i := instruction{length: x.Len, doubtful: isVector(b)}
+	i := instruction{length: x.Len}
 	i.to, i.direct = branchTarget(x, pc)
 	switch x.Op {
 	case x86asm.CALL:
@@ -38,7 +41,7 @@ func instructionX86(b []byte, pc uint64) (instruction, bool) {
 		i.flow = flowJump
 	case x86asm.RET:
 		i.flow = flowReturn
-	case x86asm.LRET, x86asm.IRET, x86asm.IRETD, x86asm.IRETQ, x86asm.LJMP:
+	case x86asm.LRET, x86asm.LCALL, x86asm.IRET, x86asm.IRETD, x86asm.IRETQ, x86asm.LJMP:
 		i.flow = flowUnusual
 	default:
 		if i.direct {
@@ -48,28 +51,18 @@ func instructionX86(b []byte, pc uint64) (instruction, bool) {
 	return i, true
 }
 
-// decodeX86 reads one instruction. x86asm answers a prefix alone, without an operation, where it does not know what follows.
+// decodeX86 reads one instruction that is none of AVX, where x86asm and its length by encodeX86 agree: x86asm is wrong about the
+// length of some. It answers a prefix alone, without an operation, where it does not know what follows.
 func decodeX86(b []byte) (x86asm.Inst, bool) {
+	e, ok := encodeX86(b)
+	if !ok || e.vector {
+		return x86asm.Inst{}, false
+	}
 	if len(b) >= 4 && b[0] == 0xf3 && b[1] == 0x0f && b[2] == 0x1e && (b[3] == 0xfa || b[3] == 0xfb) {
 		return x86asm.Inst{Op: x86asm.NOP, Len: 4, Mode: 64}, true // endbr64, endbr32: unknown to x86asm
 	}
 	i, err := x86asm.Decode(b, 64)
-	return i, err == nil && i.Op != 0 && i.Len > 0 && i.Len <= len(b)
-}
-
-// isVector recognises the encodings of AVX (VEX) and AVX-512 (EVEX). x86asm knows most of them, and has been seen to be
-// wrong about the length of some.
-func isVector(b []byte) bool {
-	for _, x := range b {
-		switch x {
-		case 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x67:
-			continue
-		case 0xc4, 0xc5, 0x62:
-			return true
-		}
-		return false
-	}
-	return false
+	return i, err == nil && i.Op != 0 && i.Len == e.length
 }
 
 // branchTarget is where a branch or call leads whose instruction says it.
@@ -78,20 +71,15 @@ func branchTarget(i x86asm.Inst, pc uint64) (to uint64, ok bool) {
 	return pc + uint64(i.Len) + uint64(int64(rel)), ok
 }
 
-// referencesX86 notes the addresses in an instruction's operands.
+// referencesX86 notes the address in an instruction's operand.
 func referencesX86(r *reach, b []byte, pc uint64) {
-	i, _ := decodeX86(b)
-	for _, a := range i.Args {
-		m, ok := a.(x86asm.Mem)
-		if !ok {
-			continue
-		}
-		switch at := displacement(m); {
-		case m.Base == x86asm.RIP:
-			r.tables = append(r.tables, pc+uint64(i.Len)+uint64(at))
-		case at > 0xfff: // an absolute address; what is less is a field of something
-			r.tables = append(r.tables, uint64(at))
-		}
+	e, ok := encodeX86(b)
+	switch {
+	case !ok || !e.memory:
+	case e.relative:
+		r.tables = append(r.tables, pc+uint64(e.length)+uint64(int64(e.displacement)))
+	case e.displacement > 0xfff: // an absolute address; what is less is a field of something
+		r.tables = append(r.tables, uint64(e.displacement))
 	}
 }
 
@@ -157,7 +145,7 @@ func safeX86(raw []byte) error {
 		}
 		break
 	}
-	if !ok || isVector(raw) || !isOrdinary[i.Op] {
+	if !ok || !isOrdinary[i.Op] {
 		return fmt.Errorf("the instruction at the place for the probe (% x, %v) is none of those known to be safe", raw, i.Op)
 	}
 	return nil
@@ -191,11 +179,12 @@ var isOrdinary = func() map[x86asm.Op]bool {
 // changesStackX86 finds the stack pointer loaded from memory that is not of the frame, or from a register that a caller may have passed it in;
 // and system calls, which may be sigaltstack.
 func changesStackX86(b []byte) (changes bool, length int) {
-	i, ok := decodeX86(b)
+	e, ok := encodeX86(b)
 	if !ok {
 		return false, 0
 	}
-	return takesStack(i), i.Len
+	i, ok := decodeX86(b) // one of AVX that it does not know changes no stack
+	return ok && takesStack(i), e.length
 }
 
 func takesStack(i x86asm.Inst) bool {

@@ -9,7 +9,7 @@ func readPrologueX86(m *machine, text []byte) *prologue {
 	p := newPrologue(m)
 	for range maxPrologue {
 		i, ok := decodeX86(text)
-		if !ok || isVector(text) || !p.runX86(i) {
+		if !ok || !p.runX86(i) {
 			return p
 		}
 		text = text[i.Len:]

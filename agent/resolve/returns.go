@@ -89,8 +89,8 @@ func (c *code) returnSites() ([]target.Site, error) {
 				continue
 			}
 			i, ok := m.decode(s.text[at:], pc)
-			if !ok || i.doubtful {
-				return nil, unseen{fmt.Errorf("the instruction at +%#x (% x) cannot be decoded beyond doubt, so that returns behind it may be missed",
+			if !ok {
+				return nil, unseen{fmt.Errorf("the instruction at +%#x (% x) cannot be decoded, so that returns behind it may be missed",
 					pc-c.spans[0].address, s.text[at:min(at+8, len(s.text))])}
 			}
 			raw := s.text[at : at+i.length]

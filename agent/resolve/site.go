@@ -166,9 +166,6 @@ func (c *code) prove(at uint64, where string, back map[uint64]bool) (target.Site
 		}
 		raw = raw[:i.length]
 		if pc < at {
-			if i.doubtful {
-				return target.Site{}, fmt.Errorf("before the place for the probe there is a vector instruction (+%#x), whose length is not beyond doubt", offset)
-			}
 			pc += uint64(i.length)
 			continue
 		}

@@ -27,11 +27,12 @@ __attribute__((noinline, noclone)) long tail(long n)
 	return last(2 * n);
 }
 
-#if defined(VECTORS)
-__attribute__((noinline, noclone, target("avx2"))) void vectors(float *x, long n)
+#if defined(UNKNOWN)
+/* Something that is no instruction stands in its code. */
+__attribute__((noinline, noclone)) long unknown(long n)
 {
-	for (long i = 0; i < n; i++)
-		x[i] = x[i] * 2 + 1;
+	__asm__ volatile("jmp 1f\n\t.byte 0x0f, 0x04\n1:" ::: "memory");
+	return n + 1;
 }
 #elif defined(CLEANS)
 static void clean(long *n) { *n += last(*n); }
@@ -68,8 +69,8 @@ int main(int argc, char **argv)
 		dlsym(RTLD_NEXT, "puts");
 #elif defined(LOADS)
 		dlopen("libm.so.6", RTLD_NOW);
-#elif defined(VECTORS)
-		vectors((float[64]){ 1 }, argc);
+#elif defined(UNKNOWN)
+		unknown(argc);
 #elif defined(CLEANS)
 		cleans(argc);
 #elif defined(SWITCHES)
