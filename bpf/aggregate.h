@@ -105,6 +105,24 @@ static __always_inline void kh_count_number(const struct kh_group *group)
 		__sync_fetch_and_add(negative ? &h->negative[n] : &h->positive[n], 1);
 }
 
+/* Counts in its bucket how long a call took. */
+static __always_inline void kh_count_duration(__u64 ns)
+{
+	__u32 key = 0, n;
+	struct kh_buckets *h = bpf_map_lookup_elem(&kh_histogram, &key);
+
+	if (!h)
+		return;
+	__sync_fetch_and_add(&h->sum, ns);
+	if (!ns) {
+		__sync_fetch_and_add(&h->zero, 1);
+		return;
+	}
+	n = kh_bucket(ns);
+	if (n < KH_BUCKETS)
+		__sync_fetch_and_add(&h->positive[n], 1);
+}
+
 /* Reads the plan's one value and counts the hit by it. */
 static __always_inline enum kh_count kh_aggregate(struct kh_hit *hit, struct kh_slot *s)
 {

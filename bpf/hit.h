@@ -103,7 +103,7 @@ static __always_inline enum kh_count kh_outcome(struct pt_regs *ctx, __u64 now, 
 		outcome = KH_EMITTED;
 		goto out;
 	}
-	if (config.aggregate) {
+	if (config.aggregate && !config.pair) {
 		if (!s && !(s = kh_claim()))
 			return KH_LOST;
 		if (!config.if_end)
@@ -156,6 +156,10 @@ static __always_inline enum kh_count kh_returned(struct pt_regs *ctx, __u64 now,
 		kh_copy_registers(room.hit.registers, ctx);
 		if (!kh_decide(&room.hit, 0, config.entry_end, config.return_if_end))
 			return KH_FILTERED;
+	}
+	if (config.aggregate) {
+		kh_count_duration(took);
+		return KH_EMITTED;
 	}
 	outcome = kh_admit(state, now, !config.rate_at_entry);
 	if (outcome != KH_EMITTED)

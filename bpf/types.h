@@ -105,6 +105,7 @@ enum kh_aggregate {
 	KH_TOTAL = 1,	  /* counts them */
 	KH_GROUPS = 2,	  /* counts them by a value */
 	KH_HISTOGRAM = 3, /* counts a number in buckets */
+	KH_DURATIONS = 4, /* counts in buckets how many nanoseconds calls took */
 };
 
 /* The key of a group: the value as in a record, with no length, and zeros behind it. */

@@ -30,6 +30,7 @@ const (
 	UprobeKhAggregateKH_TOTAL     UprobeKhAggregate = 1
 	UprobeKhAggregateKH_GROUPS    UprobeKhAggregate = 2
 	UprobeKhAggregateKH_HISTOGRAM UprobeKhAggregate = 3
+	UprobeKhAggregateKH_DURATIONS UprobeKhAggregate = 4
 )
 
 type UprobeKhBuckets struct {

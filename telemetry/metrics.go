@@ -25,6 +25,8 @@ import (
 const (
 	callsMetric = "keyhole.calls"
 	valueMetric = "keyhole.value"
+	// durationMetric is in nanoseconds: a bucket of powers of two of them has no equal among those of seconds.
+	durationMetric = "keyhole.call.duration"
 )
 
 // Metrics exports what sessions have counted in the kernel: the same numbers that people are shown. It is safe for concurrent use.
@@ -134,9 +136,14 @@ func (c *counted) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 	defer c.mu.Unlock()
 	calls := metricdata.Sum[int64]{Temporality: metricdata.CumulativeTemporality, IsMonotonic: true}
 	values := metricdata.ExponentialHistogram[int64]{Temporality: metricdata.CumulativeTemporality}
+	durations := values
 	for _, s := range c.sessions {
 		calls.DataPoints = append(calls.DataPoints, s.calls()...)
-		if s.newest.Histogram != nil {
+		switch {
+		case s.newest.Histogram == nil:
+		case s.newest.Durations:
+			durations.DataPoints = append(durations.DataPoints, s.values())
+		default:
 			values.DataPoints = append(values.DataPoints, s.values())
 		}
 	}
@@ -146,6 +153,9 @@ func (c *counted) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 	}
 	if len(values.DataPoints) > 0 {
 		list = append(list, metricdata.Metrics{Name: valueMetric, Description: "A number that a probed function was called with", Data: values})
+	}
+	if len(durations.DataPoints) > 0 {
+		list = append(list, metricdata.Metrics{Name: durationMetric, Description: "How long calls of a probed function took", Unit: "ns", Data: durations})
 	}
 	if len(list) == 0 {
 		return nil, nil

@@ -232,7 +232,7 @@ func (a *Attachment) Files() (_ *Files, err error) {
 	switch a.program.plan.Aggregate {
 	case probe.AggregateGroups:
 		f.Counted, err = duplicateMap(a.program.objects.KhGroups)
-	case probe.AggregateHistogram:
+	case probe.AggregateHistogram, probe.AggregateDurations:
 		f.Counted, err = duplicateMap(a.program.objects.KhHistogram)
 	}
 	if err != nil {

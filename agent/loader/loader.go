@@ -323,7 +323,7 @@ func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
 		c.Goid = uint32(r.GoidOffset)
 		c.WaitingWords = uint32(p.MaxWaitingBytes()) / 8
 		c.SlowerThanNs = uint64(r.SlowerThan)
-		if !r.Decides() {
+		if !r.Decides() && p.Aggregate == probe.AggregateNone {
 			c.RateAtEntry = 1
 		}
 		c.Pair = uint32(bpf.UprobeKhPairKH_PAIR_THREAD)
@@ -366,6 +366,7 @@ func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
 var aggregates = map[probe.Aggregate]bpf.UprobeKhAggregate{
 	probe.AggregateNone: bpf.UprobeKhAggregateKH_EVENTS, probe.AggregateCount: bpf.UprobeKhAggregateKH_TOTAL,
 	probe.AggregateGroups: bpf.UprobeKhAggregateKH_GROUPS, probe.AggregateHistogram: bpf.UprobeKhAggregateKH_HISTOGRAM,
+	probe.AggregateDurations: bpf.UprobeKhAggregateKH_DURATIONS,
 }
 
 // A VerifierError is the kernel's refusal of a program. It says the last lines of the verifier's log; Log holds all.

@@ -17,7 +17,7 @@ import (
 func (c *compiler) aggregates() error {
 	flag := "--count by"
 	switch c.spec.Aggregate {
-	case probe.AggregateNone, probe.AggregateCount:
+	case probe.AggregateNone, probe.AggregateCount, probe.AggregateDurations:
 		return nil
 	case probe.AggregateHistogram:
 		flag = "--hist"
@@ -49,19 +49,21 @@ func (p *Plan) verifyAggregate() error {
 	switch p.Aggregate {
 	case probe.AggregateNone:
 		return nil
-	case probe.AggregateCount:
+	case probe.AggregateCount, probe.AggregateDurations:
 		fields = 0
 	case probe.AggregateGroups, probe.AggregateHistogram:
 	default:
 		return fmt.Errorf("unknown aggregate %q", p.Aggregate)
 	}
 	switch {
-	case p.Returns != nil:
+	case p.Returns != nil && p.Aggregate != probe.AggregateDurations:
 		return errors.New("counts calls where they return")
+	case p.Aggregate == probe.AggregateDurations && (p.Returns == nil || len(p.Returns.Results) > 0):
+		return errors.New("counts how long calls take, and does not see their returns, or sees more")
 	case len(p.Fields) != fields || p.Goroutine:
 		return fmt.Errorf("counts by %d values, with the goroutine: %v", len(p.Fields), p.Goroutine)
 	case fields == 0:
-		if p.IfEnd != len(p.Ops) {
+		if p.IfEnd != p.EntryEnd() || p.Returns != nil && p.Returns.IfEnd != len(p.Ops) {
 			return errors.New("reads more than the conditions need")
 		}
 		return nil

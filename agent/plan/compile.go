@@ -127,7 +127,7 @@ func (c *compiler) compile() error {
 		c.build.use(Op{Code: OpEmit, Arg: goroutineBytes}, c.build.locate(&g.Data, goroutineBytes, false, "goroutine"), nil, "goroutine")
 	}
 	for i := range c.target.Values {
-		if v := &c.target.Values[i]; !v.Condition && aggregate != probe.AggregateCount {
+		if v := &c.target.Values[i]; !v.Condition && aggregate != probe.AggregateCount && aggregate != probe.AggregateDurations {
 			c.plan.Fields = append(c.plan.Fields, c.field(&c.build, v))
 			if err := c.fits("--arg", v.Path); err != nil {
 				return err

@@ -33,6 +33,9 @@ func (r *reader) aggregate(c event.Counts) (*event.Aggregate, error) {
 	if len(r.Plan.Fields) == 1 {
 		a.Path = r.Plan.Fields[0].Path
 	}
+	if r.Plan.Aggregate == probe.AggregateDurations {
+		a.Path, a.Durations = probe.Duration, true
+	}
 	switch r.Plan.Aggregate {
 	case probe.AggregateGroups:
 		var sum uint64
@@ -53,7 +56,7 @@ func (r *reader) aggregate(c event.Counts) (*event.Aggregate, error) {
 		slices.SortFunc(a.Groups, func(x, y event.Group) int {
 			return cmp.Or(cmp.Compare(y.Calls, x.Calls), cmp.Compare(x.Value.Value, y.Value.Value), cmp.Compare(x.Value.Missing, y.Value.Missing))
 		})
-	case probe.AggregateHistogram:
+	case probe.AggregateHistogram, probe.AggregateDurations:
 		h, err := r.records.Histogram()
 		if err != nil {
 			return nil, err

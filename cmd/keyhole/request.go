@@ -53,7 +53,7 @@ func (r *request) add(cmd *cobra.Command) {
 	f.BoolVar(&r.stack, "stack", false, "show the callers of each call, by name, with those that were inlined")
 	f.StringArrayVar(&r.redact, "redact", nil, "`PATH=ACTION`: redact more strictly than policy does, by drop, digest, length, suffix:N or prefix:N; repeatable")
 	f.BoolVar(&r.count, "count", false, "count calls in the kernel and show no event; `by PATH` behind it counts them by a value")
-	f.StringVar(&r.hist, "hist", "", "show the histogram of the number at `PATH`, counted in the kernel, and no event")
+	f.StringVar(&r.hist, "hist", "", "show the histogram of the number at `PATH`, or of how long calls take (duration), counted in the kernel, and no event")
 	f.StringVar(&r.where, "where", "", "`CONDITION` that a call must meet, such as 'qty > 10 && sku == \"A\"'")
 	f.StringVar(&r.sample, "sample", "", "look at one call of so many, such as `1/10`")
 	f.StringVar(&r.rate, "rate", "", fmt.Sprintf("show at most so many calls a second, such as `10/s` (default %d/s)", probe.DefaultRate))
@@ -148,6 +148,8 @@ func (r *request) aggregate(s *probe.Spec, by string) error {
 		return invalid("--arg: no event leaves with --count or --hist; --count by PATH counts by a value")
 	case (r.count || r.hist != "") && r.rate != "":
 		return invalid("--rate: no event leaves with --count or --hist")
+	case r.hist == probe.Duration:
+		s.Aggregate = probe.AggregateDurations
 	case r.hist != "":
 		s.Aggregate, s.Arguments = probe.AggregateHistogram, []string{r.hist}
 	case by != "":

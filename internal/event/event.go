@@ -141,6 +141,7 @@ type Aggregate struct {
 	Groups    []Group
 	Other     uint64     // calls with values beyond those that there was room for
 	Histogram *Histogram // nil: they are not counted so
+	Durations bool       // the numbers are how long calls took, in nanoseconds
 }
 
 // A Group is the calls with one value.

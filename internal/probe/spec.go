@@ -51,7 +51,9 @@ const (
 )
 
 // Returns says whether the request is about calls with their returns.
-func (s *Spec) Returns() bool { return len(s.Results) > 0 || s.SlowerThan > 0 || s.Errors != "" }
+func (s *Spec) Returns() bool {
+	return len(s.Results) > 0 || s.SlowerThan > 0 || s.Errors != "" || s.Aggregate == AggregateDurations
+}
 
 // ResultPaths are the results to capture.
 func (s *Spec) ResultPaths() []string {
@@ -67,6 +69,7 @@ const (
 	AggregateCount     Aggregate = "count"     // all together
 	AggregateGroups    Aggregate = "groups"    // by a value
 	AggregateHistogram Aggregate = "histogram" // of a number
+	AggregateDurations Aggregate = "durations" // the histogram of how long calls took, in nanoseconds
 )
 
 // SelectorKind says how a Selector names its target.

@@ -169,10 +169,14 @@ func (s *Spec) validateAggregate() error {
 		if flag = "--hist"; len(s.Arguments) != 1 {
 			return fmt.Errorf("--hist: %d paths; give one, and no --arg", len(s.Arguments))
 		}
+	case AggregateDurations:
+		if flag = "--hist duration"; len(s.Arguments)+len(s.Results) > 0 {
+			return errors.New("--hist duration: no event leaves: leave --arg and --ret out")
+		}
 	default:
 		return fmt.Errorf("unknown aggregate %.32q", s.Aggregate)
 	}
-	if s.Returns() {
+	if s.Returns() && s.Aggregate != AggregateDurations {
 		return fmt.Errorf("%s: calls are counted where they begin: leave --ret, --slower-than and --errors-only out", flag)
 	}
 	if s.Stack {

@@ -10,7 +10,7 @@ import (
 // ToAggregate writes what a session has counted.
 func ToAggregate(a *event.Aggregate) *keyholev1.Aggregate {
 	m := &keyholev1.Aggregate{
-		SessionId: a.SessionID, Node: a.Node, Time: ToTime(a.Time), Function: a.Function, Calls: a.Calls, Path: a.Path, Other: a.Other,
+		SessionId: a.SessionID, Node: a.Node, Time: ToTime(a.Time), Function: a.Function, Calls: a.Calls, Path: a.Path, Other: a.Other, Durations: a.Durations,
 	}
 	for i := range a.Groups {
 		m.Groups = append(m.Groups, &keyholev1.Group{Value: toValue(&a.Groups[i].Value), Calls: a.Groups[i].Calls})

@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,22 @@ func TestAggregates(t *testing.T) {
 			h := last.Histogram
 			if h == nil || last.Path != "n" || h.Zero != 2 || h.Sum != 300*299/2+100*99/2 || h.Scale != 3 || len(h.Positive.Counts) == 0 || h.Positive.Offset != -1 {
 				t.Errorf("%+v, %+v", last, h)
+			}
+		}},
+		{"hist duration", []string{"--hist", "duration"}, func(t *testing.T, last *devtest.Aggregate) {
+			h, calls := last.Histogram, uint64(0)
+			if h == nil || last.Path != "duration" || !last.Durations || h.Sum <= 0 || h.Sum > int64(time.Minute) {
+				t.Fatalf("%+v, %+v", last, h)
+			}
+			for _, n := range h.Positive.Counts {
+				bucket, err := strconv.ParseUint(n, 10, 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				calls += bucket
+			}
+			if calls+h.Zero != last.Calls {
+				t.Errorf("%d calls in the buckets of %d", calls, last.Calls)
 			}
 		}},
 	} {
@@ -109,7 +126,7 @@ func TestAggregates(t *testing.T) {
 
 // missingMetrics names the first of the numbers that did not arrive.
 func missingMetrics(receiver *otlptest.Receiver) string {
-	missing := map[string]bool{"400 calls": true, "300 apples": true, "100 pears": true, "400 numbers": true}
+	missing := map[string]bool{"400 calls": true, "300 apples": true, "100 pears": true, "400 numbers": true, "400 durations": true}
 	for _, m := range receiver.Metrics() {
 		for _, p := range m.GetSum().GetDataPoints() {
 			note, grouped := otlptest.Attribute(p.GetAttributes(), "keyhole.arg.note")
@@ -119,6 +136,9 @@ func missingMetrics(receiver *otlptest.Receiver) string {
 			delete(missing, fmt.Sprintf("%d %s", p.GetAsInt(), note))
 		}
 		for _, p := range m.GetExponentialHistogram().GetDataPoints() {
+			if p.GetScale() == 3 && m.GetName() == "keyhole.call.duration" && m.GetUnit() == "ns" {
+				delete(missing, fmt.Sprintf("%d durations", p.GetCount()))
+			}
 			if p.GetScale() == 3 && p.GetSum() == 300*299/2+100*99/2 && p.GetZeroCount() == 2 {
 				delete(missing, fmt.Sprintf("%d numbers", p.GetCount()))
 			}

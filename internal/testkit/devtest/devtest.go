@@ -132,6 +132,7 @@ type Aggregate struct {
 			Counts []string `json:"counts"`
 		} `json:"positive"`
 	} `json:"histogram"`
+	Durations bool `json:"durations"`
 }
 
 // An Event is one call as the JSON says it.

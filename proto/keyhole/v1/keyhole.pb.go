@@ -1483,6 +1483,7 @@ type Aggregate struct {
 	Groups        []*Group               `protobuf:"bytes,7,rep,name=groups,proto3" json:"groups,omitempty"` // the largest first
 	Other         uint64                 `protobuf:"varint,8,opt,name=other,proto3" json:"other,omitempty"`  // calls with values beyond those that there was room for
 	Histogram     *Histogram             `protobuf:"bytes,9,opt,name=histogram,proto3" json:"histogram,omitempty"`
+	Durations     bool                   `protobuf:"varint,10,opt,name=durations,proto3" json:"durations,omitempty"` // the numbers are nanoseconds that calls took
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1578,6 +1579,13 @@ func (x *Aggregate) GetHistogram() *Histogram {
 		return x.Histogram
 	}
 	return nil
+}
+
+func (x *Aggregate) GetDurations() bool {
+	if x != nil {
+		return x.Durations
+	}
+	return false
 }
 
 // Group is the calls with one value.
@@ -4515,7 +4523,7 @@ var File_keyhole_v1_keyhole_proto protoreflect.FileDescriptor
 const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\n" +
 	"\x18keyhole/v1/keyhole.proto\x12\n" +
-	"keyhole.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\x04\n" +
+	"keyhole.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x04\n" +
 	"\x04Spec\x124\n" +
 	"\x06target\x18\x01 \x01(\v2\x14.keyhole.v1.SelectorB\x06\xbaH\x03\xc8\x01\x01R\x06target\x12&\n" +
 	"\bfunction\x18\x02 \x01(\tB\n" +
@@ -4530,8 +4538,8 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\vslower_than\x18\t \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\n" +
 	"slowerThan\x120\n" +
 	"\x06errors\x18\n" +
-	" \x01(\tB\x18\xbaH\x15r\x13R\x00R\x06errorsR\anonzeroR\x06errors\x12?\n" +
-	"\taggregate\x18\v \x01(\tB!\xbaH\x1er\x1cR\x00R\x05countR\x06groupsR\thistogramR\taggregate\x12\x14\n" +
+	" \x01(\tB\x18\xbaH\x15r\x13R\x00R\x06errorsR\anonzeroR\x06errors\x12J\n" +
+	"\taggregate\x18\v \x01(\tB,\xbaH)r'R\x00R\x05countR\x06groupsR\thistogramR\tdurationsR\taggregate\x12\x14\n" +
 	"\x05stack\x18\f \x01(\bR\x05stack\"\x9a\x01\n" +
 	"\bSelector\x12\x1b\n" +
 	"\x03pid\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02 \x00H\x00R\x03pid\x12\x1f\n" +
@@ -4666,7 +4674,7 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\x14UnpairedReasonsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01B\t\n" +
-	"\a_missed\"\xaa\x02\n" +
+	"\a_missed\"\xc8\x02\n" +
 	"\tAggregate\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
@@ -4677,7 +4685,9 @@ const file_keyhole_v1_keyhole_proto_rawDesc = "" +
 	"\x04path\x18\x06 \x01(\tR\x04path\x12)\n" +
 	"\x06groups\x18\a \x03(\v2\x11.keyhole.v1.GroupR\x06groups\x12\x14\n" +
 	"\x05other\x18\b \x01(\x04R\x05other\x123\n" +
-	"\thistogram\x18\t \x01(\v2\x15.keyhole.v1.HistogramR\thistogram\"F\n" +
+	"\thistogram\x18\t \x01(\v2\x15.keyhole.v1.HistogramR\thistogram\x12\x1c\n" +
+	"\tdurations\x18\n" +
+	" \x01(\bR\tdurations\"F\n" +
 	"\x05Group\x12'\n" +
 	"\x05value\x18\x01 \x01(\v2\x11.keyhole.v1.ValueR\x05value\x12\x14\n" +
 	"\x05calls\x18\x02 \x01(\x04R\x05calls\"\xc3\x01\n" +

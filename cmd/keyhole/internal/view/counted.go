@@ -27,6 +27,8 @@ func counting(s *keyholev1.Spec) string {
 		return "counting by " + path
 	case probe.AggregateHistogram:
 		return "histogram of " + path
+	case probe.AggregateDurations:
+		return "histogram of how long calls take"
 	default:
 		return "counting"
 	}
@@ -42,7 +44,7 @@ func (t *Trace) Counted(a *keyholev1.Aggregate, now time.Time) []table.Line {
 	pieces := []any{dim(a.GetTime().AsTime().Local().Format(timeFormat)), "  " + number(a.GetCalls()) + " calls"}
 	switch {
 	case a.GetHistogram() != nil:
-		pieces = append(pieces, "   ", bold(a.GetPath()), "  "+histogramText(a.GetHistogram()))
+		pieces = append(pieces, "   ", bold(a.GetPath()), "  "+histogramText(a.GetHistogram(), a.GetDurations()))
 	case len(a.GetGroups()) > 0:
 		pieces = append(pieces, "   ", bold(a.GetPath()))
 		shown := a.GetGroups()[:min(len(a.GetGroups()), maxGroups)]
@@ -61,7 +63,7 @@ func (t *Trace) Counted(a *keyholev1.Aggregate, now time.Time) []table.Line {
 }
 
 // histogramText says where the numbers lie. A bucket's upper bound stands for what is in it.
-func histogramText(m *keyholev1.Histogram) string {
+func histogramText(m *keyholev1.Histogram, durations bool) string {
 	h := wire.FromHistogram(m)
 	if h.Count() == 0 {
 		return "no numbers"
@@ -71,7 +73,11 @@ func histogramText(m *keyholev1.Histogram) string {
 		name string
 		at   float64
 	}{{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"max", 1}} {
-		parts = append(parts, q.name+" "+atMost(h.Quantile(q.at)))
+		text := atMost(h.Quantile(q.at))
+		if durations {
+			text = duration(time.Duration(min(h.Quantile(q.at), math.MaxInt64)))
+		}
+		parts = append(parts, q.name+" "+text)
 	}
 	if h.Missing > 0 {
 		parts = append(parts, number(h.Missing)+" not readable")
