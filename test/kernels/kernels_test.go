@@ -91,7 +91,7 @@ func TestMatrix(t *testing.T) {
 
 // jobs is what the names of those begin with that run there; all if nothing.
 func (k kernel) jobs() string {
-	if k.asked {
+	if k.asked && *onlyTests == "" {
 		return "keyhole-agent"
 	}
 	return ""
@@ -110,7 +110,7 @@ func (k kernel) judge(t *testing.T, table *table, r report) {
 	t.Run("doctor", func(t *testing.T) { row.agent = judgeDoctor(t, r.parts[doctor], k.refused) })
 	t.Run("doctor with perf events", func(t *testing.T) { row.withPerfEvents = judgeDoctor(t, r.parts[doctorPerfEvents], k.refusedAll) })
 	for _, s := range suites {
-		if k.asked {
+		if k.jobs() != "" {
 			break
 		}
 		t.Run(s.pkg, func(t *testing.T) {
