@@ -30,14 +30,14 @@ var machines = map[string][]string{
 
 var consoles = map[string]string{"amd64": "ttyS0", "arm64": "ttyAMA0"}
 
-// boot starts a kernel and returns what it wrote to its console until it switched itself off.
-func boot(t *testing.T, arch, kernel, initramfs string) string {
+// boot starts a kernel, runs the jobs whose names begin so, and returns what it wrote to its console until it switched itself off.
+func boot(t *testing.T, arch, kernel, initramfs, jobs string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	machine := machines[arch]
 	// Tests write to the text of their own targets, which Debian's kernels from 6.12 on allow to debuggers alone.
-	parameters := "console=" + consoles[arch] + " loglevel=4 panic=-1 oops=panic nowatchdog rcupdate.rcu_cpu_stall_timeout=300 mitigations=off proc_mem.force_override=always"
+	parameters := "console=" + consoles[arch] + " loglevel=4 panic=-1 oops=panic nowatchdog rcupdate.rcu_cpu_stall_timeout=300 mitigations=off proc_mem.force_override=always JOBS=" + jobs
 	cmd := exec.CommandContext(ctx, machine[0], append(machine[1:len(machine):len(machine)],
 		"-accel", "tcg,thread=single", "-smp", "2", "-m", "2G", "-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot", "-serial", "stdio",
 		"-kernel", kernel, "-initrd", initramfs, "-append", parameters)...)
