@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,21 +38,28 @@ func hits(t *testing.T, n size) []row {
 	if path == "" {
 		return rows
 	}
-	for _, c := range []struct{ what, action string }{
-		{"bpftrace: count()", `@ = count();`},
-		{`bpftrace: printf("%s %d")`, `printf("%s %d\n", str(arg1), arg0);`},
-		{`bpftrace: printf("%s %d %s"), the last its stack`, `printf("%s %d %s\n", str(arg1), arg0, ustack);`},
+	for _, c := range []struct{ what, calls, script string }{
+		{"count()", hit.Pair, `uprobe:PROGRAM:hot_pair { @ = count(); }`},
+		{"an integer and a string", hit.Pair, `uprobe:PROGRAM:hot_pair { printf("%s %d\n", str(arg1), arg0); }`},
+		{"the same and the stack", hit.Pair, `uprobe:PROGRAM:hot_pair { printf("%s %d %s\n", str(arg1), arg0, ustack); }`},
+		{"4 integers", hit.Numbers, `uprobe:PROGRAM:hot_wide { printf("%d %d %d %d\n", arg0, arg1, arg2, arg3); }`},
+		{"a struct of 10 fields", hit.Fields, `struct fields { uint64_t field[10]; } uprobe:PROGRAM:hot_fields { $f = (struct fields *)arg0; ` +
+			`printf("%d %d %d %d %d %d %d %d %d %d\n", $f->field[0], $f->field[1], $f->field[2], $f->field[3], $f->field[4], ` +
+			`$f->field[5], $f->field[6], $f->field[7], $f->field[8], $f->field[9]); }`},
+		{"a string of 64 bytes", hit.Long, `uprobe:PROGRAM:hot_pair { printf("%s\n", str(arg1, 64)); }`},
+		{"a call: an integer and its result, both sides", hit.Pair, `uprobe:PROGRAM:hot_pair { @since[tid] = nsecs; @value[tid] = arg0; } ` +
+			`uretprobe:PROGRAM:hot_pair /@since[tid]/ { printf("%d %d %d\n", @value[tid], retval, nsecs - @since[tid]); delete(@since[tid]); delete(@value[tid]); }`},
 	} {
-		cost, hits := theirs(t, path, c.action, n.hits)
-		rows = append(rows, row{c.what, ns(cost), "", fmt.Sprintf("%d hits", hits)})
+		cost, hits := theirs(t, path, c.calls, c.script, n.hits)
+		rows = append(rows, row{"bpftrace: " + c.what, ns(cost), "", fmt.Sprintf("%d hits", hits)})
 	}
 	return rows
 }
 
 func ns(d time.Duration) string { return strconv.FormatInt(d.Nanoseconds(), 10) + " ns" }
 
-// theirs measures bpftrace's program for an action on the function that hit.Measure probes.
-func theirs(t *testing.T, path, action string, calls int) (mean time.Duration, hits uint64) {
+// theirs measures bpftrace's programs for a script about a function that hit.Measure probes: all of one hit together.
+func theirs(t *testing.T, path, calls, script string, n int) (mean time.Duration, hits uint64) {
 	t.Helper()
 	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
 	if err != nil {
@@ -60,24 +68,27 @@ func theirs(t *testing.T, path, action string, calls int) (mean time.Duration, h
 	defer stats.Close()
 	p := hot.Start(t)
 	known := programs(t)
-	script := fmt.Sprintf(`uprobe:/proc/%d/exe:hot_pair { %s }`, p.PID(), action)
+	script = strings.ReplaceAll(script, "PROGRAM", fmt.Sprintf("/proc/%d/exe", p.PID()))
 	tracer := testkit.StartCommand(t, exec.Command(path, "-p", strconv.Itoa(p.PID()), "-e", script))
 	go func() {
 		for range tracer.Lines() { // what it prints is thrown away, as fast as it comes
 		}
 	}()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		p.Do(t, "pair %d 1 sixteen letters.", 1)
+	sum := func() (runtime time.Duration, most uint64) {
 		for id := range programs(t) {
-			if known[id] {
-				continue
+			if !known[id] {
+				took, count := programStats(t, id)
+				runtime, most = runtime+took, max(most, count)
 			}
-			runtime, count := programStats(t, id)
-			if count == 0 {
-				continue // not its program, or not yet attached
-			}
-			p.Do(t, "pair %d 1 sixteen letters.", calls)
-			after, hits := programStats(t, id)
+		}
+		return runtime, most
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		p.Do(t, calls, 1)
+		runtime, count := sum()
+		if count > 0 { // it is attached
+			p.Do(t, calls, n)
+			after, hits := sum()
 			return (after - runtime) / time.Duration(max(hits-count, 1)), hits - count
 		}
 		if time.Now().After(deadline) {

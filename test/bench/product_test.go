@@ -6,10 +6,14 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,6 +79,55 @@ func firstEvent(t *testing.T, n size) []row {
 		rows = append(rows, row{"bpftrace, p50", fmt.Sprintf("%d ms", percentile(theirs, 50).Milliseconds()), "", fmt.Sprintf("of %d", n.bpftrace)})
 	}
 	return rows
+}
+
+// bigBinary measures the same for sessions on a program of more than 100 MB: the Caddy web server with all of its debug information.
+func bigBinary(t *testing.T, n size) []row {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "caddy")
+	build := exec.Command("go", "build", "-ldflags=-compressdwarf=false", "-o", path, ".")
+	build.Dir = filepath.Join(testkit.Root(t), "test/foreign/caddy")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build Caddy: %v\n%s", err, out)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const address = "127.0.0.1:18431"
+	serve := exec.Command(path, "respond", "--listen", address, "--body", "hello")
+	serve.Env = append(serve.Environ(), "HOME="+t.TempDir())
+	caddy := testkit.StartCommand(t, serve)
+	stop := make(chan struct{})
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		client := &http.Client{Timeout: time.Second}
+		defer client.CloseIdleConnections()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			if r, err := client.Get("http://" + address + "/"); err == nil {
+				_, _ = io.Copy(io.Discard, r.Body)
+				r.Body.Close()
+			}
+		}
+	})
+	defer asking.Wait()
+	defer close(stop)
+	d := devtest.Start(t, nil)
+	var took []time.Duration
+	for range n.starts {
+		took = append(took, untilFirstLine(t, d.Command("trace", "-o", "json", fmt.Sprintf("pid/%d", caddy.PID()), "caddyhttp.(*Server).ServeHTTP",
+			"--arg", "r.Method", "--max-hits", "1", "--for", "30s"), `{"event"`))
+	}
+	note := fmt.Sprintf("Caddy of %d MB", info.Size()/1_000_000)
+	return []row{
+		{"keyhole trace of a big program, the first", fmt.Sprintf("%d ms", took[0].Milliseconds()), "< 2000 ms", note},
+		{"the next ones, p50", fmt.Sprintf("%d ms", percentile(took[1:], 50).Milliseconds()), "< 150 ms", fmt.Sprintf("of %d", len(took)-1)},
+	}
 }
 
 // startVault starts the target with a string of 16 bytes.

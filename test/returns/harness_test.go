@@ -37,6 +37,7 @@ type tracing struct {
 	reader *loader.Reader
 	stop   chan struct{}
 	done   sync.WaitGroup
+	each   func(*event.Event) // what is done with events; nil: they are kept
 	events []event.Event
 	ended  bool
 }
@@ -112,6 +113,12 @@ func compile(t testing.TB, in resolve.Input, s *probe.Spec) (*plan.Plan, error) 
 // trace attaches a probe and begins to read. The probe ends with the test.
 func trace(t testing.TB, pid int, function string, change func(*probe.Spec)) *tracing {
 	t.Helper()
+	return traceEach(t, pid, function, change, nil)
+}
+
+// traceEach keeps no events: each is given to a function, on the goroutine that reads.
+func traceEach(t testing.TB, pid int, function string, change func(*probe.Spec), each func(*event.Event)) *tracing {
+	t.Helper()
 	in, exe := inputOf(t, pid)
 	p, err := compile(t, in, spec(pid, function, change))
 	if err != nil {
@@ -132,7 +139,7 @@ func trace(t testing.TB, pid int, function string, change func(*probe.Spec)) *tr
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &tracing{t: t, plan: p, stop: make(chan struct{})}
+	tr := &tracing{t: t, plan: p, stop: make(chan struct{}), each: each}
 	if tr.reader, err = loader.OpenReader(files); err != nil {
 		t.Fatal(err)
 	}
@@ -166,6 +173,10 @@ func (tr *tracing) read(decoder *decode.Decoder) {
 		if err != nil {
 			tr.t.Error(err)
 			return
+		}
+		if tr.each != nil {
+			tr.each(&e)
+			continue
 		}
 		tr.events = append(tr.events, e)
 	}

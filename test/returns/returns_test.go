@@ -112,7 +112,7 @@ func TestPairs(t *testing.T) {
 func long() bool { return os.Getenv("KEYHOLE_LONG") != "" }
 
 // TestManyCallsAtOnce: goroutines that change threads, recurse, grow and shrink their stacks, recover panics and end within calls, with
-// every pair right and no state left when each goroutine's runtime.g has been used again.
+// every pair right, but where more wait than there is room for, and no state left when each goroutine's runtime.g has been used again.
 func TestManyCallsAtOnce(t *testing.T) {
 	goroutines, rounds := 1000, 1
 	if long() {
@@ -128,36 +128,54 @@ func TestManyCallsAtOnce(t *testing.T) {
 	events, n := tr.end()
 	t.Logf("%d calls, %d returned: %+v", began, returned, n)
 	requireRightPairs(t, events)
-	if n.Hits != began || n.Emitted != returned || n.Unpaired.Sum() != began-returned || n.Unpaired.NoRoom > 0 {
+	if n.Hits != began || n.Emitted+n.Unpaired.Sum() != began || n.Emitted > returned || n.Emitted+n.Unpaired.NoRoom < returned || long() && n.Unpaired.Waiting > 0 {
 		t.Errorf("%d calls of which %d returned: %+v", began, returned, n)
+	}
+	if n.Unpaired.NoRoom > 0 && uint64(goroutines)*14 < plan.MaxWaiting {
+		t.Errorf("%d calls at most at once: %+v", goroutines*14, n)
 	}
 	if n.Unpaired.Unwound == 0 || n.Unpaired.GoroutineEnded == 0 {
 		t.Errorf("nothing was unwound, or no goroutine's place was taken by another: %+v", n.Unpaired)
 	}
 }
 
-// TestStacksGrow: many goroutines a little deep and a few very deep; each call is seen once at its entry and once at its return.
+// TestStacksGrow: many goroutines a little deep and a few very deep, whose stacks grow and shrink, for a while: each call is seen once at its
+// entry, and once at its return but where more wait than there is room for.
 func TestStacksGrow(t *testing.T) {
-	many, rounds := 500, 1
+	many, while := 500, time.Second
 	if long() {
-		many, rounds = 10_000, 3
+		many, while = 10_000, time.Minute
 	}
 	p := startCalls(t)
-	tr := trace(t, p.PID(), "main.Work", func(s *probe.Spec) { work(s); s.Arguments = s.Arguments[:2] })
-	began, returned := do(t, p, "return %d 20 %d", many, rounds)
-	b, r := do(t, p, "shrink 20 2000 %d", rounds)
-	if began, returned = began+b, returned+r; began != returned {
-		t.Fatalf("%d calls, %d returned", began, returned)
-	}
-	events, n := tr.end()
-	t.Logf("%d calls: %+v", began, n)
-	if n.Hits != began || n.Emitted != began || uint64(len(events)) != began {
-		t.Errorf("%d calls, %d events: %+v", began, len(events), n)
-	}
-	for i := range events {
-		if events[i].Duration <= 0 || events[i].Results[0].Missing != "" {
-			t.Fatalf("%+v", events[i])
+	var seen, wrong uint64
+	tr := traceEach(t, p.PID(), "main.Work", func(s *probe.Spec) { work(s); s.Arguments = s.Arguments[:2] }, func(e *event.Event) {
+		seen++
+		if e.Duration <= 0 || e.Duration > patience || e.Results[0].Missing != "" || e.Arguments[0].Missing != "" {
+			if wrong++; wrong < 5 {
+				t.Errorf("%+v", *e)
+			}
 		}
+	})
+	var began uint64
+	rounds := 0
+	for begun := time.Now(); time.Since(begun) < while; rounds++ {
+		for _, command := range []string{fmt.Sprintf("return %d 20 1", many), "shrink 20 2000 1"} {
+			b, r := do(t, p, "%s", command)
+			if began += b; b != r {
+				t.Fatalf("%s: %d calls, %d returned", command, b, r)
+			}
+		}
+	}
+	_, n := tr.end()
+	t.Logf("%d rounds, %d calls: %+v", rounds, began, n)
+	if want := (event.UnpairedCounts{NoRoom: n.Unpaired.NoRoom}); n.Hits != began || n.Emitted+n.Unpaired.NoRoom != began || seen != n.Emitted || n.Unpaired != want {
+		t.Errorf("%d calls, %d events: %+v", began, seen, n)
+	}
+	if n.Unpaired.NoRoom > 0 && uint64(many)*21 < plan.MaxWaiting {
+		t.Errorf("%d calls at most at once: %+v", many*21, n)
+	}
+	if wrong > 0 {
+		t.Errorf("%d events are wrong", wrong)
 	}
 }
 
@@ -226,16 +244,12 @@ func TestNoReturnsRefused(t *testing.T) {
 	in, _ := inputOf(t, p.PID())
 	ask := func(s *probe.Spec) { s.Results = []string{probe.Duration} }
 	for function, says := range map[string]string{
-		"runtime.gogo": "jump to another function", "runtime.mcall": "jump to another function",
+		"runtime.gogo": "jump to another function", "runtime.mcall": "jump to another function", "runtime.memmove": "no debug information says",
 	} {
 		_, err := compile(t, in, spec(p.PID(), function, ask))
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", function, err)
 		}
-	}
-	// Vector instructions hide no return.
-	if copied, err := compile(t, in, spec(p.PID(), "runtime.memmove", ask)); err != nil || len(copied.Sites) < 10 {
-		t.Errorf("runtime.memmove: %+v, %v", copied, err)
 	}
 	// A target that claims otherwise is refused wherever it is looked at.
 	s := spec(p.PID(), "main.Work", ask)

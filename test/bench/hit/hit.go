@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -34,7 +35,49 @@ type Cost struct {
 	Emitted uint64
 }
 
-// Measure calls hot_pair(int, string of 16 bytes) so many times under each kind of probe, the empty program first.
+// Calls of the probed functions, in commands of the program. How often is to be filled in.
+const (
+	Pair    = "pair %d 1 sixteen letters."
+	Long    = "pair %d 1 a text of sixty-four bytes, which is a long one for an argument." // 64 of its bytes are shown
+	Numbers = "numbers %d"
+	Fields  = "fields %d"
+)
+
+// A kind is one way to probe one of the program's functions.
+type kind struct {
+	what     string
+	calls    string // a command
+	function string
+	values   []target.Value
+	action   string // what becomes of the text; empty: there is none
+	rate     uint32
+	span     bool
+	stack    bool
+}
+
+func kinds() []kind {
+	numbers := []target.Value{
+		hot.Scalar("a", target.KindInt, 1, hot.Argument(0)), hot.Scalar("b", target.KindUint, 1, hot.Argument(1)),
+		hot.Scalar("c", target.KindInt, 2, hot.Argument(2)), hot.Scalar("d", target.KindUint, 2, hot.Argument(3)),
+	}
+	var fields []target.Value
+	for i := range 10 {
+		fields = append(fields, hot.Scalar("f.field"+strconv.Itoa(i), target.KindUint, 8, hot.Argument(0, int64(8*i))))
+	}
+	return []kind{
+		{"counts only", Pair, "hot_pair", hot.Pair(), "keep", 1, false, false}, // over its rate after the first, as a busy function always is
+		{"an integer and a 16-byte string", Pair, "hot_pair", hot.Pair(), "keep", probe.MaxRate, false, false},
+		{"the same, the string as its digest", Pair, "hot_pair", hot.Pair(), "digest", probe.MaxRate, false, false},
+		{"4 integers", Numbers, "hot_wide", numbers, "", probe.MaxRate, false, false},
+		{"a struct of 10 fields", Fields, "hot_fields", fields, "", probe.MaxRate, false, false},
+		{"a string of 64 bytes", Long, "hot_pair", hot.Pair()[1:], "keep", probe.MaxRate, false, false},
+		{"a call: an integer and its result, both sides", Pair, "hot_pair", nil, "", probe.MaxRate, true, false},
+		{"an integer and a 16-byte string, with 5 callers", "under 5 %d", "hot_pair", hot.Pair(), "keep", probe.MaxRate, false, true},
+		{"the same, with 20 callers", "under 20 %d", "hot_pair", hot.Pair(), "keep", probe.MaxRate, false, true},
+	}
+}
+
+// Measure calls functions so many times under each kind of probe, the empty program first.
 func Measure(t testing.TB, calls int) []Cost {
 	t.Helper()
 	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
@@ -44,20 +87,8 @@ func Measure(t testing.TB, calls int) []Cost {
 	defer stats.Close()
 	p := hot.Start(t)
 	costs := []Cost{empty(t, p, calls)}
-	for _, k := range []struct {
-		what, action string
-		rate         uint32
-		span         bool
-		callers      int
-	}{
-		{"counts only", "keep", 1, false, 0}, // over its rate after the first, as a busy function always is
-		{"an integer and a 16-byte string", "keep", probe.MaxRate, false, 0},
-		{"the same, the string as its digest", "digest", probe.MaxRate, false, 0},
-		{"a call: an integer and its result, both sides", "", probe.MaxRate, true, 0},
-		{"an integer and a 16-byte string, with 5 callers", "keep", probe.MaxRate, false, 5},
-		{"the same, with 20 callers", "keep", probe.MaxRate, false, 20},
-	} {
-		c := one(t, p, calls, k.action, k.rate, k.span, k.callers)
+	for _, k := range kinds() {
+		c := one(t, p, calls, k)
 		c.What = k.what
 		costs = append(costs, c)
 	}
@@ -84,7 +115,7 @@ func empty(t testing.TB, p *hot.Process, calls int) Cost {
 		t.Fatal(err)
 	}
 	defer k.Close()
-	p.Do(t, "pair %d 1 sixteen letters.", calls)
+	p.Do(t, Pair, calls)
 	s, err := program.Stats()
 	if err != nil {
 		t.Fatal(err)
@@ -92,9 +123,9 @@ func empty(t testing.TB, p *hot.Process, calls int) Cost {
 	return Cost{What: "empty program", Hit: mean(s.Runtime, s.RunCount), Hits: s.RunCount}
 }
 
-func one(t testing.TB, p *hot.Process, calls int, action string, rate uint32, span bool, callers int) Cost {
+func one(t testing.TB, p *hot.Process, calls int, k kind) Cost {
 	t.Helper()
-	program, reader := attach(t, p, planOf(t, p, action, rate, span, callers > 0))
+	program, reader := attach(t, p, planOf(t, p, k))
 	defer program.Close()
 	defer reader.Close()
 
@@ -118,11 +149,7 @@ func one(t testing.TB, p *hot.Process, calls int, action string, rate uint32, sp
 			}
 		}
 	}()
-	if callers > 0 {
-		p.Do(t, "under %d %d", callers, calls)
-	} else {
-		p.Do(t, "pair %d 1 sixteen letters.", calls)
-	}
+	p.Do(t, k.calls, calls)
 	runs, took, err := program.Stats()
 	if err != nil {
 		t.Fatal(err)
@@ -136,13 +163,13 @@ func one(t testing.TB, p *hot.Process, calls int, action string, rate uint32, sp
 	if counts.Emitted != records || counts.Hits != uint64(calls) {
 		t.Errorf("%d calls: %d hits, %d emitted, %d records read", calls, counts.Hits, counts.Emitted, records)
 	}
-	if span {
+	if k.span {
 		runs = counts.Hits // of two programs
 	}
 	return Cost{Hit: mean(took, runs), Hits: runs, Emitted: records}
 }
 
-func planOf(t testing.TB, p *hot.Process, action string, rate uint32, span, stack bool) *plan.Plan {
+func planOf(t testing.TB, p *hot.Process, k kind) *plan.Plan {
 	t.Helper()
 	keep := redact.Rule{ID: "bench", Match: redact.Match{Path: "text"}, Action: redact.Action{Kind: redact.Keep}}
 	rules, err := redact.Shipped().WithOwner([]redact.Rule{keep})
@@ -150,11 +177,12 @@ func planOf(t testing.TB, p *hot.Process, action string, rate uint32, span, stac
 		t.Fatal(err)
 	}
 	spec := &probe.Spec{
-		Target: probe.Selector{Kind: probe.SelectPID, PID: p.PID()}, Function: "hot_pair", Reason: "bench",
-		Limits: probe.Limits{Rate: rate, MaxBytes: probe.MaxBytes, ValueBytes: 64},
+		Target: probe.Selector{Kind: probe.SelectPID, PID: p.PID()}, Function: k.function, Reason: "bench",
+		Limits: probe.Limits{Rate: k.rate, MaxBytes: probe.MaxBytes, ValueBytes: 64},
 	}
-	found := p.Target(t, "hot_pair", hot.Pair()...)
-	if span {
+	found := p.Target(t, k.function, k.values...)
+	switch {
+	case k.span:
 		spec.Arguments, spec.Results = []string{"value"}, []string{"r0"}
 		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", p.PID()))
 		if err != nil {
@@ -163,10 +191,10 @@ func planOf(t testing.TB, p *hot.Process, action string, rate uint32, span, stac
 		if found, err = resolve.Resolve(resolve.Input{Exe: p.Exe, Maps: maps, Identity: found.Identity}, spec); err != nil {
 			t.Fatal(err)
 		}
-	} else {
-		spec.Redact = []probe.Redaction{{Path: "text", Action: action}}
+	case k.action != "":
+		spec.Redact = []probe.Redaction{{Path: "text", Action: k.action}}
 	}
-	if spec.Stack = stack; stack {
+	if spec.Stack = k.stack; k.stack {
 		found.Stack = new(target.Stack)
 	}
 	compiled, err := plan.Compile(spec, found, rules)

@@ -9,6 +9,8 @@
  *	text N TEXT		N calls of hot_text
  *	deep TEXT		one call of hot_deep, with TEXT behind two pointers
  *	wide			one call of hot_wide
+ *	numbers N		N calls of it
+ *	fields N		N calls of hot_fields, with ten numbers behind its argument
  *	null			hot_pair, hot_text and hot_deep with null pointers
  *	fault			hot_pair, hot_text and hot_deep with pointers to memory that is not mapped
  *	edge N TEXT		hot_text with TEXT at the end of a page behind which there is none, N times
@@ -66,6 +68,15 @@ API long hot_deep(const struct outer *o)
 API long hot_wide(int8_t a, uint8_t b, int16_t c, uint16_t d, int32_t e, uint64_t f)
 {
 	return a + b + c + d + e + (long)f;
+}
+
+struct fields {
+	uint64_t field[10];
+};
+
+API long hot_fields(const struct fields *f)
+{
+	return f != NULL;
 }
 
 API long hot_image(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
@@ -174,6 +185,14 @@ static long command(char *line)
 		sum = hot_deep(&outer);
 	} else if (!strcmp(name, "wide")) {
 		sum = hot_wide(-1, 200, -300, 60000, -70000, 1ULL << 63);
+	} else if (!strcmp(name, "numbers")) {
+		while (n-- > 0)
+			sum += hot_wide(1, 2, 3, 4, 5, 6);
+	} else if (!strcmp(name, "fields")) {
+		struct fields fields = { { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 } };
+
+		while (n-- > 0)
+			sum += hot_fields(&fields);
 	} else if (!strcmp(name, "null")) {
 		struct outer outer = { .number = 7 };
 
