@@ -3,9 +3,13 @@
 package resolve
 
 import (
+	"bufio"
+	"bytes"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -71,4 +75,64 @@ func TestAllFunctionsOfARM64(t *testing.T) {
 	if all < 1000 || behind < all/2 || refused > all/50 {
 		t.Errorf("%d functions, %d behind the stack check, %d refused", all, behind, refused)
 	}
+}
+
+// TestRandomOffsetsOfARM64 asks for probes at random places. What is accepted is an instruction, by the word of another disassembler.
+func TestRandomOffsetsOfARM64(t *testing.T) {
+	const disassembler, tries = "llvm-objdump-19", 20_000
+	if _, err := exec.LookPath(disassembler); err != nil {
+		t.Skip(err)
+	}
+	path := buildARM64(t, "test/targets/gofuncs")
+	known := knownInstructions(t, disassembler, path)
+	p, err := open(inputOfFile(t, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	accepted, wrong := 0, 0
+	for range tries {
+		s := p.symbols[random.IntN(len(p.symbols))]
+		end := p.symbols.End(s.Address)
+		if end <= s.Address {
+			continue
+		}
+		c, err := p.code(&function{name: s.Name, address: s.Address})
+		if err != nil {
+			continue // refused as a whole
+		}
+		site, err := c.prove(s.Address+random.Uint64N(end-s.Address), "anywhere", nil)
+		if err != nil {
+			continue
+		}
+		accepted++
+		if !known[site.Address] {
+			if wrong++; wrong < 10 {
+				t.Errorf("%s+%#x is accepted (% x), and no instruction is there", s.Name, site.Address-s.Address, site.Bytes)
+			}
+		}
+	}
+	t.Logf("%d of %d places accepted", accepted, tries)
+	if accepted < tries/100 {
+		t.Errorf("%d of %d places accepted", accepted, tries)
+	}
+}
+
+// knownInstructions are where a disassembler sees one that it knows.
+func knownInstructions(t *testing.T, disassembler, path string) map[uint64]bool {
+	t.Helper()
+	out, err := exec.Command(disassembler, "-d", "--mattr=+all", "--no-show-raw-insn", path).Output()
+	if err != nil {
+		t.Fatalf("%s: %v", disassembler, err)
+	}
+	known := make(map[uint64]bool)
+	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
+		address, text, ok := strings.Cut(strings.TrimSpace(lines.Text()), ":")
+		if a, err := strconv.ParseUint(address, 16, 64); ok && err == nil && !strings.Contains(text, "<unknown>") && !strings.Contains(text, "udf") {
+			known[a] = true
+		}
+	}
+	return known
 }

@@ -154,6 +154,7 @@ const behindRepeated = ", behind a sequence that Go's runtime repeats when it st
 // might rewrite, and behind what may run twice in a call, the next instruction is as good.
 func (c *code) prove(at uint64, where string, back map[uint64]bool) (target.Site, error) {
 	first, m := c.spans[0], c.p.machine
+	data, _ := m.data(c) // what is in doubt cannot be reached in a straight line
 	for pc := first.address; ; {
 		offset := pc - first.address
 		if offset >= uint64(len(first.text)) {
@@ -171,6 +172,9 @@ func (c *code) prove(at uint64, where string, back map[uint64]bool) (target.Site
 		}
 		if pc > at {
 			return target.Site{}, errors.New("the place for the probe lies inside an instruction")
+		}
+		if data[at] {
+			return target.Site{}, errors.New("what is at the place for the probe is data that the function loads")
 		}
 		if n := m.rewrittenNOP(raw); n > 0 {
 			pc += uint64(n)
