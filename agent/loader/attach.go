@@ -194,11 +194,8 @@ func closeLinks(links []link.Link) error {
 // perfError says of an attach by a perf event that was forbidden what forbade it.
 func perfError(err error) error {
 	switch {
-	case errors.Is(err, os.ErrPermission) && paranoid():
-		return fmt.Errorf("kernel.perf_event_paranoid is above 2, where this kernel lets nobody but CAP_SYS_ADMIN open perf events: set it to 2, "+
-			"or take a kernel with uprobe_multi links (Linux 6.6): %w", err)
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("the kernel forbids it (a lockdown, or a security module): %w", err)
+		return fmt.Errorf("the kernel forbids it: perf events of a process's code need CAP_SYS_ADMIN (or a kernel with uprobe_multi links, Linux 6.6): %w", err)
 	}
 	return err
 }

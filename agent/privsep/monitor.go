@@ -117,7 +117,7 @@ func newMonitor(o Options) (*monitor, error) {
 	if m.bare, err = newSpawner(0); err != nil {
 		return nil, err
 	}
-	if m.bpf, err = newSpawner(loaderCapabilities); err != nil {
+	if m.bpf, err = newSpawner(loaderCapabilities | more(o.PerfEvents)); err != nil {
 		return nil, err
 	}
 	return m, nil

@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keyhole-dev/keyhole/agent/loader"
 )
 
 // A capabilities is a set of Linux capabilities, one bit each.
@@ -22,7 +24,17 @@ const (
 	monitorCapabilities = 1<<unix.CAP_BPF | 1<<unix.CAP_PERFMON | 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_DAC_READ_SEARCH
 	// loaderCapabilities: the monitor looks at the target for it.
 	loaderCapabilities = 1<<unix.CAP_BPF | 1<<unix.CAP_PERFMON
+	// perfEventCapabilities are needed besides, by both, where probes are perf events: Linux 6.1 opens those of a process's code for nobody else.
+	perfEventCapabilities = 1 << unix.CAP_SYS_ADMIN
 )
+
+// more are the capabilities that a node's setting costs: none on kernels that do not need it.
+func more(perfEvents bool) capabilities {
+	if perfEvents && !loader.HasUprobeMulti() {
+		return perfEventCapabilities
+	}
+	return 0
+}
 
 // selfExecutable is this very file, also when it was replaced or deleted since it was started.
 const selfExecutable = "/proc/self/exe"

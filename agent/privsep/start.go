@@ -3,6 +3,7 @@
 package privsep
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -128,10 +129,16 @@ func becomeMonitor(settings, parent int) error {
 	if err != nil {
 		return fmt.Errorf("become monitor: %w", err)
 	}
-	if effective&monitorCapabilities != monitorCapabilities || os.Geteuid() != 0 {
-		return errors.New("become monitor: it must be started as root with the capabilities BPF, PERFMON, SYS_PTRACE and DAC_READ_SEARCH")
+	var o Options
+	if err := peek(settings, &o); err != nil {
+		return fmt.Errorf("become monitor: %w", err)
 	}
-	b := become{caps: monitorCapabilities, name: monitorName, role: roleMonitor, files: []int{settings}, env: os.Environ(), parent: parent}
+	needs := monitorCapabilities | more(o.PerfEvents)
+	if effective&needs != needs || os.Geteuid() != 0 {
+		return errors.New("become monitor: it must be started as root with the capabilities BPF, PERFMON, SYS_PTRACE and DAC_READ_SEARCH, and, with " +
+			"--perf-events on a kernel without uprobe_multi links, SYS_ADMIN")
+	}
+	b := become{caps: needs, name: monitorName, role: roleMonitor, files: []int{settings}, env: os.Environ(), parent: parent}
 	return fmt.Errorf("become monitor: %w", b.now())
 }
 
@@ -176,19 +183,26 @@ func handOver(name string, v any) (int, error) {
 
 // takeOver reads a value that handOver wrote, and closes the descriptor.
 func takeOver(fd int, v any) error {
-	f := os.NewFile(uintptr(fd), "handed over")
-	defer f.Close()
-	var size int64
-	err := control(f, func(fd int) error {
-		var st unix.Stat_t
-		err := unix.Fstat(fd, &st)
-		size = st.Size
-		return err
-	})
+	defer unix.Close(fd)
+	return peek(fd, v)
+}
+
+// peek is takeOver that leaves it for another.
+func peek(fd int, v any) error {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
 	if err != nil {
 		return fmt.Errorf("take over: %w", err)
 	}
-	if err := json.NewDecoder(io.NewSectionReader(f, 0, size)).Decode(v); err != nil {
+	b := make([]byte, st.Size)
+	for at := 0; at < len(b); {
+		n, err := unix.Pread(fd, b[at:], int64(at))
+		if err != nil || n == 0 {
+			return fmt.Errorf("take over: %d of %d bytes: %w", at, len(b), cmp.Or(err, io.ErrUnexpectedEOF))
+		}
+		at += n
+	}
+	if err := json.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("take over: %w", err)
 	}
 	return nil

@@ -84,7 +84,7 @@ func (r *Report) kernel() []Finding {
 		list = append(list, Finding{"uprobe_multi", Good, "the kernel binds a probe to its process, with one link for all places", ""})
 	case f.PerfEvents:
 		list = append(list, Finding{
-			"uprobe_multi", Limited, "the kernel has no such links: each place of a probe is a perf event, and a process whose first thread has ended cannot be probed",
+			"uprobe_multi", Limited, "the kernel has no such links: each place of a probe is a perf event, which costs the monitor CAP_SYS_ADMIN, and a process whose first thread has ended cannot be probed",
 			"Linux 6.6 or later",
 		})
 	default:
@@ -123,13 +123,10 @@ func (r *Report) machine() []Finding {
 	}
 	list = append(list,
 		sysctl("perf_event_paranoid", f.PerfEventParanoid, func(n int) Finding {
-			switch {
-			case f.UprobeMulti:
-				return Finding{"", Good, fmt.Sprintf("is %d, which does not matter: probes are no perf events", n), ""}
-			case n > 2:
-				return Finding{"", Missing, fmt.Sprintf("is %d: nobody but CAP_SYS_ADMIN, which Keyhole does not want, may open perf events", n), "sysctl kernel.perf_event_paranoid=2"}
+			if !f.UprobeMulti {
+				return Finding{"", Good, fmt.Sprintf("is %d, which does not matter: with --perf-events the agent has CAP_SYS_ADMIN", n), ""}
 			}
-			return Finding{"", Good, fmt.Sprintf("is %d: CAP_PERFMON may open perf events", n), ""}
+			return Finding{"", Good, fmt.Sprintf("is %d, which does not matter: probes are no perf events", n), ""}
 		}),
 		sysctl("unprivileged_bpf_disabled", f.UnprivilegedBPFDisabled, func(n int) Finding {
 			if n == 0 {

@@ -48,7 +48,7 @@ func TestFindings(t *testing.T) {
 		"6.6.54":     {func(r *Report) { r.Facts.Kernel = "6.6.54" }, "uprobe_multi", Good, "one link", ""},
 		"6.9":        {func(r *Report) { r.Facts.Kernel = "6.9.12" }, "uprobe_multi", Limited, "CVE-2024-47675", "6.6.54"},
 		"6.12.1":     {func(r *Report) { r.Facts.Kernel = "6.12.1" }, "uprobe_multi", Good, "one link", ""},
-		"paranoid":   {func(r *Report) { r.Facts.UprobeMulti = false }, "perf_event_paranoid", Missing, "is 4: nobody", "perf_event_paranoid=2"},
+		"paranoid":   {func(r *Report) { r.Facts.UprobeMulti = false }, "perf_event_paranoid", Good, "CAP_SYS_ADMIN", ""},
 		"Landlock":   {func(r *Report) { r.Facts.Landlock = 2 }, "Landlock", Missing, "version 2", "lsm="},
 		"no signals": {func(r *Report) { r.Facts.Landlock = 4 }, "Landlock", Limited, "not whom it may signal", "6.12"},
 		"seccomp":    {func(r *Report) { r.Facts.Seccomp = false }, "seccomp", Missing, "filter", "CONFIG_SECCOMP_FILTER"},

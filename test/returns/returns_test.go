@@ -5,7 +5,6 @@ package returns_test
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
