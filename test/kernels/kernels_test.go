@@ -47,12 +47,12 @@ const (
 
 var kernels = []kernel{
 	{"amd64", "5.10", noLoop, noLoop, false},
-	{"amd64", "6.1", noUprobeMulti, "", true},
+	{"amd64", "6.1", noUprobeMulti, "", false},
 	{"amd64", "6.12", "", "", false},
 	{"amd64", "7.3", "", "", false},
-	{"arm64", "6.1", noUprobeMulti, "", true},
+	{"arm64", "6.1", noUprobeMulti, "", false},
 	{"arm64", "6.12", "", "", false},
-	{"arm64", "7.3", "", "", true},
+	{"arm64", "7.3", "", "", false},
 }
 
 // atOnce is how many kernels run at a time: an emulated processor keeps a real one busy.
