@@ -165,7 +165,7 @@ func (t *Target) validateSites() error {
 		if s.Symbol != "" {
 			return fmt.Errorf("target's site %d: %.64q: only the kernel is probed by name", i, s.Symbol)
 		}
-		if (addresses[s.Address] || offsets[s.FileOffset]) && !(s.Return && t.Returns.isByKernel()) {
+		if (addresses[s.Address] || offsets[s.FileOffset]) && (!s.Return || !t.Returns.isByKernel()) {
 			return fmt.Errorf("target's site %d: %#x is there twice", i, s.Address)
 		}
 		addresses[s.Address], offsets[s.FileOffset] = true, true
