@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
@@ -45,19 +46,28 @@ func lacking(perfEvents bool) string {
 	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); errors.Is(err, os.ErrNotExist) {
 		return "the kernel does not describe its types (/sys/kernel/btf/vmlinux; it is built with CONFIG_DEBUG_INFO_BTF)"
 	}
-	for _, f := range []struct {
-		probe func() error
-		what  string
-	}{
-		{func() error { return features.HaveMapType(ebpf.RingBuf) }, "the kernel has no eBPF ring buffer (Linux 5.8)"},
-		{func() error { return features.HaveProgramHelper(ebpf.Kprobe, asm.FnLoop) }, "the kernel has no bpf_loop (Linux 5.17)"},
-	} {
-		if errors.Is(f.probe(), ebpf.ErrNotSupported) {
-			return f.what
-		}
+	if errors.Is(features.HaveMapType(ebpf.RingBuf), ebpf.ErrNotSupported) {
+		return "the kernel has no eBPF ring buffer (Linux 5.8)"
+	}
+	if !hasLoop() {
+		return "the kernel has no bpf_loop (Linux 5.17)"
 	}
 	if !perfEvents && !hasUprobeMulti() {
 		return errNoUprobeMulti.Error()
 	}
 	return ""
+}
+
+// hasLoop reads the kernel's own list of helpers. A load that tries bpf_loop would not always answer: kernels before 5.11
+// charge eBPF memory to RLIMIT_MEMLOCK, give it back late, and refuse the next load with EPERM until they have.
+func hasLoop() bool {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return true // what the load said is the better answer
+	}
+	var helpers *btf.Enum
+	if err := kernel.TypeByName("bpf_func_id", &helpers); err != nil {
+		return true
+	}
+	return slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_loop" })
 }
