@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
 	"github.com/keyhole-dev/keyhole/agent/plan"
+	"github.com/keyhole-dev/keyhole/internal/kbtf"
 )
 
 // Supported says in one sentence what this process or its kernel lacks to load a probe; nil if nothing. It finds out by
@@ -43,8 +42,8 @@ func lacking(perfEvents bool) string {
 			return "this process has not the capabilities BPF and PERFMON; run it as root or give it these two"
 		}
 	}
-	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); errors.Is(err, os.ErrNotExist) {
-		return "the kernel does not describe its types (/sys/kernel/btf/vmlinux; it is built with CONFIG_DEBUG_INFO_BTF)"
+	if _, err := os.Stat(kbtf.Path); errors.Is(err, os.ErrNotExist) {
+		return "the kernel does not describe its types (" + kbtf.Path + "; it is built with CONFIG_DEBUG_INFO_BTF)"
 	}
 	if errors.Is(features.HaveMapType(ebpf.RingBuf), ebpf.ErrNotSupported) {
 		return "the kernel has no eBPF ring buffer (Linux 5.8)"
@@ -58,16 +57,14 @@ func lacking(perfEvents bool) string {
 	return ""
 }
 
-// hasLoop reads the kernel's own list of helpers. A load that tries bpf_loop would not always answer: kernels before 5.11
+// hasLoop asks the kernel's own list of helpers. A load that tries bpf_loop would not always answer: kernels before 5.11
 // charge eBPF memory to RLIMIT_MEMLOCK, give it back late, and refuse the next load with EPERM until they have.
 func hasLoop() bool {
-	kernel, err := btf.LoadKernelSpec()
+	file, err := os.Open(kbtf.Path)
 	if err != nil {
 		return true // what the load said is the better answer
 	}
-	var helpers *btf.Enum
-	if err := kernel.TypeByName("bpf_func_id", &helpers); err != nil {
-		return true
-	}
-	return slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_loop" })
+	defer file.Close()
+	types, err := kbtf.Open(file)
+	return err != nil || types.HasHelper("loop")
 }

@@ -44,6 +44,15 @@ func Open(r io.ReaderAt) (*Types, error) {
 	return t, nil
 }
 
+// HasHelper says whether eBPF programs can call a helper there, such as loop. A kernel that does not list them has all.
+func (t *Types) HasHelper(name string) bool {
+	var helpers *btf.Enum
+	if err := t.spec.TypeByName("bpf_func_id", &helpers); err != nil {
+		return true
+	}
+	return slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_"+name })
+}
+
 // MarksUserPointers says whether the types tell pointers to a process's memory from those to the kernel's own. They do where
 // the kernel's compiler knows type tags: clang from 14, GCC from 16.
 func (t *Types) MarksUserPointers() bool { return t.tagged }

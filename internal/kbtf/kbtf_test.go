@@ -46,6 +46,9 @@ func TestRunningKernel(t *testing.T) {
 	if len(f.Parameters) != 1 || f.Parameters[0].Name != "sk" || f.Parameters[0].Type.Name != "struct sock *" || f.Result.Name != "int" || f.Variadic {
 		t.Errorf("tcp_connect is %+v", f)
 	}
+	if !types.HasHelper("probe_read_user") || types.HasHelper("there_is_none_such") {
+		t.Error("the kernel's helpers are not those it has")
+	}
 	sock := f.Parameters[0].Type.Elem()
 	if f.Parameters[0].Space != Kernel {
 		t.Error("a struct sock is taken for a process's")
