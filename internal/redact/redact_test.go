@@ -11,13 +11,13 @@ import (
 )
 
 func TestParseAction(t *testing.T) {
-	for _, text := range []string{"keep", "drop", "length", "digest", "suffix:4", "prefix:1", "suffix:64"} {
+	for _, text := range []string{"keep", "drop", "length", "digest", "suffix:4", "prefix:1", "suffix:64", "bucket", "bucket:100000000", "detect:all", "detect:card,email", "allow:ipv4"} {
 		a, err := ParseAction(text)
 		if err != nil || a.String() != text {
 			t.Errorf("ParseAction(%q) = %v, %v", text, a, err)
 		}
 	}
-	for _, text := range []string{"", "Keep", "keep:1", "drop:", "suffix", "suffix:", "suffix:0", "suffix:04", "suffix:65", "suffix:-1", "suffix:+4", "prefix:4x", "hide", "prefix:4:4"} {
+	for _, text := range []string{"", "Keep", "keep:1", "drop:", "suffix", "suffix:", "suffix:0", "suffix:04", "suffix:65", "suffix:-1", "suffix:+4", "prefix:4x", "hide", "prefix:4:4", "bucket:", "bucket:0", "bucket:01", "bucket:2147483648", "detect", "detect:", "detect:none", "allow:all", "allow"} {
 		if a, err := ParseAction(text); err == nil {
 			t.Errorf("ParseAction(%q) = %v", text, a)
 		}
@@ -32,6 +32,12 @@ func actions() *rapid.Generator[Action] {
 		a := Action{Kind: Kind(rapid.IntRange(int(Keep), int(Drop)).Draw(t, "kind"))}
 		if a.Kind == Prefix || a.Kind == Suffix {
 			a.N = rapid.IntRange(1, MaxPart).Draw(t, "n")
+		}
+		if a.Kind == Bucket {
+			a.N = rapid.IntRange(0, MaxBucket).Draw(t, "least")
+		}
+		if a.Kind == Detect || a.Kind == Allow {
+			a.Sets = rapid.SampledFrom([]string{"card", "email", "card,email,phone"}).Draw(t, "sets")
 		}
 		return a
 	})
@@ -50,6 +56,9 @@ func TestStricter(t *testing.T) {
 	for _, c := range [][3]string{
 		{"keep", "keep", "keep"}, {"keep", "suffix:4", "suffix:4"}, {"suffix:4", "suffix:2", "suffix:2"}, {"prefix:6", "suffix:4", "digest"},
 		{"suffix:4", "digest", "digest"}, {"digest", "length", "length"}, {"length", "drop", "drop"}, {"keep", "drop", "drop"},
+		{"keep", "detect:all", "detect:all"}, {"detect:email", "detect:card", "detect:card,email"}, {"detect:email", "detect:all", "detect:all"},
+		{"detect:all", "suffix:4", "digest"}, {"detect:card", "length", "length"}, {"bucket", "bucket:5", "bucket"}, {"bucket:9", "bucket:5", "bucket:5"},
+		{"allow:ipv4", "allow:ipv4", "allow:ipv4"}, {"allow:ipv4", "allow:ipv6", "digest"}, {"detect:all", "allow:ipv4", "digest"}, {"keep", "bucket", "bucket"},
 	} {
 		if got := Stricter(parse(c[0]), parse(c[1])); got != parse(c[2]) {
 			t.Errorf("Stricter(%s, %s) = %s; want %s", c[0], c[1], got, c[2])
@@ -80,6 +89,8 @@ func TestActionForKind(t *testing.T) {
 		{"suffix:4", "string", "suffix:4"}, {"suffix:4", "cstring", "suffix:4"}, {"prefix:2", "bytes", "prefix:2"}, {"length", "string", "length"},
 		{"suffix:4", "int", "drop"}, {"prefix:2", "pointer", "drop"}, {"length", "uint", "drop"}, {"digest", "int", "digest"}, {"keep", "float", "keep"},
 		{"length", "length", "drop"}, {"drop", "string", "drop"},
+		{"detect:all", "bytes", "detect:all"}, {"detect:card", "int", "drop"}, {"bucket", "int", "bucket"}, {"bucket", "string", "drop"}, {"allow:ipv4", "cstring", "allow:ipv4"},
+		{"allow:ipv4", "uint", "drop"}, {"bucket:7", "length", "bucket:7"}, {"bucket", "float", "drop"},
 	} {
 		a, err := ParseAction(c[0])
 		if err != nil {
@@ -411,6 +422,20 @@ func TestTypesOnTheWay(t *testing.T) {
 		d := Shipped().Decide(Field{Path: "x.Low", Names: []string{"x", "Low"}, Types: []string{typeName, "uint64"}, TypeName: "uint64", Kind: "uint"})
 		if d.Rule != want {
 			t.Errorf("a field of a %s is decided by %s; want %s", typeName, d.Rule, want)
+		}
+	}
+}
+
+func TestBucketed(t *testing.T) {
+	all, large := Action{Kind: Bucket}, Action{Kind: Bucket, N: 100}
+	for _, c := range []struct{ magnitude, all, large uint64 }{
+		{0, 0, 0}, {1, 1, 1}, {3, 2, 3}, {99, 64, 99}, {100, 64, 64}, {128, 128, 128}, {1<<63 + 5, 1 << 63, 1 << 63},
+	} {
+		if got := all.Bucketed(c.magnitude); got != c.all {
+			t.Errorf("the bucket of %d is %d; want %d", c.magnitude, got, c.all)
+		}
+		if got := large.Bucketed(c.magnitude); got != c.large {
+			t.Errorf("from 100 on, the bucket of %d is %d; want %d", c.magnitude, got, c.large)
 		}
 	}
 }
