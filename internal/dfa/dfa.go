@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package dfa turns regular expressions into tables that a bounded loop can run: over each byte one look at the next state.
+// The eBPF program runs them over a captured value in order to overwrite what matches, so the tables are all that it needs to know.
+//
+// A [Machine] finds what Go's regexp finds with Longest: leftmost-longest matches that do not overlap, without the empty ones, since there is
+// nothing in these to overwrite. It takes two passes. The backward one marks each place where a match begins; the forward one
+// runs from a mark as far as it may, and goes on behind the longest match.
+package dfa
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"regexp/syntax"
+	"slices"
+)
+
+// Limits on what a machine may become. Reaching one is an error of [Compile], never a machine that finds less.
+const (
+	MaxStates = 4096 // of each table, before states that do the same are merged
+	MaxBytes  = 1 << 18
+
+	// maxWork bounds the steps that making a table may take: about a second.
+	maxWork = 1 << 26
+)
+
+// A kind is what assertions want to know of the character beside a place.
+type kind uint8
+
+const (
+	kindEdge    kind = iota // none: the text begins or ends
+	kindNewline             // \n
+	kindWord                // ASCII letters, digits and the underscore
+	kindOther
+	kinds
+)
+
+func kindOf(b byte) kind {
+	switch {
+	case b == '\n':
+		return kindNewline
+	case '0' <= b && b <= '9', 'A' <= b && b <= 'Z', 'a' <= b && b <= 'z', b == '_':
+		return kindWord
+	}
+	return kindOther
+}
+
+// holds are the assertions that hold between a character before and one after.
+func holds(before, after kind) syntax.EmptyOp {
+	var e syntax.EmptyOp
+	if before == kindEdge {
+		e |= syntax.EmptyBeginText | syntax.EmptyBeginLine
+	}
+	if after == kindEdge {
+		e |= syntax.EmptyEndText | syntax.EmptyEndLine
+	}
+	if before == kindNewline {
+		e |= syntax.EmptyBeginLine
+	}
+	if after == kindNewline {
+		e |= syntax.EmptyEndLine
+	}
+	if (before == kindWord) != (after == kindWord) {
+		return e | syntax.EmptyWordBoundary
+	}
+	return e | syntax.EmptyNoWordBoundary
+}
+
+// What a state says of the place before the byte that led to it, and of the end if nothing follows.
+const (
+	FlagMatch uint8 = 1 << iota // a match ends (forward) or begins (backward) before the byte that was read last
+	FlagAtEnd                   // if the text ends here, a match ends (begins) here
+	FlagDead                    // nothing that follows matches
+)
+
+// A Table is a deterministic automaton: Next[state*Classes+class] is the state after a byte of that class.
+type Table struct {
+	Classes int
+	Next    []uint16
+	Flags   []uint8
+	// Start is where to begin, by the kind of the character before (behind) the place: edge, newline, word, other.
+	Start [kinds]uint16
+}
+
+// A Machine finds matches of one pattern. It is immutable.
+type Machine struct {
+	// Class of each byte; bytes of one class are alike to both tables.
+	Class             [256]uint8
+	Forward, Backward Table
+}
+
+// Compile turns a pattern in Go's syntax (https://pkg.go.dev/regexp/syntax) into a machine. The errors tell the pattern's author what to change.
+func Compile(pattern string) (*Machine, error) {
+	re, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
+	}
+	re = re.Simplify()
+	forward, begin, err := build(re, false)
+	if err != nil {
+		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
+	}
+	backward, end, err := build(re, true)
+	if err != nil {
+		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
+	}
+	m := new(Machine)
+	classes := classify(&m.Class, forward)
+	if m.Forward, err = determinize(forward, begin, &m.Class, classes, false); err != nil {
+		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
+	}
+	if m.Backward, err = determinize(backward, end, &m.Class, classes, true); err != nil {
+		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
+	}
+	return m, nil
+}
+
+// classify gives bytes that no instruction tells apart the same class, and returns how many classes there are.
+func classify(class *[256]uint8, b *builder) int {
+	var edge [257]bool // a class begins at this byte
+	for _, i := range b.insts {
+		if i.op == opBytes && i.lo <= i.hi {
+			edge[i.lo], edge[int(i.hi)+1] = true, true
+		}
+	}
+	type like struct {
+		segment int
+		kind    kind
+	}
+	var segments []int
+	n := 0
+	for c := range 256 {
+		if edge[c] {
+			n++
+		}
+		segments = append(segments, n)
+	}
+	ids := make(map[like]uint8)
+	for c := range 256 {
+		l := like{segment: segments[c]}
+		if b.asserts != 0 {
+			l.kind = kindOf(byte(c))
+		}
+		id, ok := ids[l]
+		if !ok {
+			id = uint8(len(ids))
+			ids[l] = id
+		}
+		class[c] = id
+	}
+	return len(ids)
+}
+
+// A state of the deterministic automaton: where the nondeterministic one may be, before assertions are looked at, and what
+// was before.
+type state struct {
+	at    []int
+	kind  kind
+	match bool
+}
+
+func (s state) key() string {
+	k := make([]byte, 0, 2+4*len(s.at))
+	k = append(k, byte(s.kind), 0)
+	if s.match {
+		k[1] = 1
+	}
+	for _, i := range s.at {
+		k = binary.LittleEndian.AppendUint32(k, uint32(i))
+	}
+	return string(k)
+}
+
+type determinizer struct {
+	*builder
+	start    int
+	search   bool // a match may begin anywhere: the backward table
+	states   []state
+	ids      map[string]uint16
+	visited  []int // by instruction: the walk that visited it last
+	walk     int
+	work     int
+	overflow bool
+}
+
+func determinize(b *builder, start int, class *[256]uint8, classes int, search bool) (Table, error) {
+	d := &determinizer{builder: b, start: start, search: search, ids: make(map[string]uint16), visited: make([]int, len(b.insts))}
+	t := Table{Classes: classes}
+	for k := range kinds {
+		s := state{kind: k}
+		if !search {
+			s.at = []int{start}
+		}
+		if b.asserts == 0 {
+			s.kind = 0
+		}
+		t.Start[k] = d.id(s)
+	}
+	byClass := make([]byte, classes)
+	for c := range 256 {
+		byClass[class[c]] = byte(c)
+	}
+	for i := 0; i < len(d.states); i++ {
+		closures := make([]*closure, kinds)
+		for _, c := range byClass {
+			k := kindOf(c)
+			if b.asserts == 0 {
+				k = kindOther
+			}
+			if closures[k] == nil {
+				closures[k] = d.closure(d.states[i], k)
+			}
+			t.Next = append(t.Next, d.id(d.step(closures[k], c)))
+		}
+		if d.overflow || d.work > maxWork {
+			return Table{}, fmt.Errorf("it needs more than %d states: make it shorter, or repeat less", MaxStates)
+		}
+	}
+	for _, s := range d.states {
+		var flags uint8
+		if s.match {
+			flags |= FlagMatch
+		}
+		if d.closure(s, kindEdge).match {
+			flags |= FlagAtEnd
+		}
+		if len(s.at) == 0 && !search {
+			flags |= FlagDead
+		}
+		t.Flags = append(t.Flags, flags)
+	}
+	t = t.minimize()
+	if n := len(t.Next)*2 + len(t.Flags); n > MaxBytes {
+		return Table{}, fmt.Errorf("its table has %d bytes; the most is %d: make it shorter, or repeat less", n, MaxBytes)
+	}
+	return t, nil
+}
+
+func (d *determinizer) id(s state) uint16 {
+	key := s.key()
+	id, ok := d.ids[key]
+	if !ok {
+		if len(d.states) >= MaxStates {
+			d.overflow = true
+			return 0
+		}
+		id = uint16(len(d.states))
+		d.ids[key] = id
+		d.states = append(d.states, s)
+	}
+	return id
+}
+
+// A closure is where the automaton may be once everything that consumes nothing is done, and whether that is a match of at least one byte.
+type closure struct {
+	at    []int
+	match bool
+}
+
+// closure is that of a state when a character of kind next is read next.
+func (d *determinizer) closure(s state, next kind) *closure {
+	before, after := s.kind, next
+	if d.backward {
+		before, after = after, before
+	}
+	assert := holds(before, after)
+	d.walk++
+	c := new(closure)
+	for _, i := range s.at {
+		c.match = d.follow(i, assert, &c.at) || c.match
+	}
+	if d.search {
+		d.follow(d.start, assert, &c.at) // an empty match does not count
+	}
+	return c
+}
+
+func (d *determinizer) follow(i int, assert syntax.EmptyOp, at *[]int) (match bool) {
+	stack := []int{i}
+	for len(stack) > 0 {
+		i := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		if d.visited[i] == d.walk {
+			continue
+		}
+		d.visited[i] = d.walk
+		d.work++
+		switch in := d.insts[i]; in.op {
+		case opMatch:
+			match = true
+		case opSplit:
+			stack = append(stack, in.out, in.alt)
+		case opEmpty:
+			if in.assert&^assert == 0 {
+				stack = append(stack, in.out)
+			}
+		case opBytes:
+			*at = append(*at, i)
+		}
+	}
+	return match
+}
+
+// step is the state after one more byte.
+func (d *determinizer) step(from *closure, c byte) state {
+	d.work += len(from.at)
+	next := state{match: from.match}
+	for _, i := range from.at {
+		if in := d.insts[i]; in.lo <= c && c <= in.hi {
+			next.at = append(next.at, in.out)
+		}
+	}
+	slices.Sort(next.at)
+	next.at = slices.Compact(next.at)
+	if d.asserts != 0 && (len(next.at) > 0 || d.search) { // else it is dead, whatever was before
+		next.kind = kindOf(c)
+	}
+	return next
+}
+
+// minimize merges states that no text tells apart (Moore's algorithm).
+func (t Table) minimize() Table {
+	group := make([]uint16, len(t.Flags))
+	count := 0
+	assign := func(key func(s int) string) int {
+		ids := make(map[string]uint16)
+		next := make([]uint16, len(group))
+		for s := range group {
+			k := key(s)
+			id, ok := ids[k]
+			if !ok {
+				id = uint16(len(ids))
+				ids[k] = id
+			}
+			next[s] = id
+		}
+		group = next
+		return len(ids)
+	}
+	for n := assign(func(s int) string { return string(t.Flags[s : s+1]) }); n != count; {
+		count = n
+		n = assign(func(s int) string {
+			k := binary.LittleEndian.AppendUint16(nil, group[s])
+			for _, to := range t.Next[s*t.Classes : (s+1)*t.Classes] {
+				k = binary.LittleEndian.AppendUint16(k, group[to])
+			}
+			return string(k)
+		})
+	}
+	out := Table{Classes: t.Classes, Next: make([]uint16, count*t.Classes), Flags: make([]uint8, count)}
+	for s, g := range group {
+		out.Flags[g] = t.Flags[s]
+		for c := range t.Classes {
+			out.Next[int(g)*t.Classes+c] = group[t.Next[s*t.Classes+c]]
+		}
+	}
+	for k, s := range t.Start {
+		out.Start[k] = group[s]
+	}
+	return out
+}
+
+// Validate proves what a loop that runs the tables relies on: every state has a next one for every class, and there is one to begin with.
+func (m *Machine) Validate() error {
+	for _, t := range []*Table{&m.Forward, &m.Backward} {
+		switch n := len(t.Flags); {
+		case n == 0 || n > MaxStates:
+			return fmt.Errorf("a table has %d states; want 1 to %d", n, MaxStates)
+		case t.Classes < 1 || t.Classes > 256 || len(t.Next) != n*t.Classes:
+			return fmt.Errorf("a table of %d states and %d classes has %d entries", n, t.Classes, len(t.Next))
+		case len(t.Next)*2+n > MaxBytes:
+			return fmt.Errorf("a table has more than %d bytes", MaxBytes)
+		}
+		for _, s := range slices.Concat(t.Next, t.Start[:]) {
+			if int(s) >= len(t.Flags) {
+				return fmt.Errorf("a table leads to state %d of %d", s, len(t.Flags))
+			}
+		}
+		for _, c := range m.Class {
+			if int(c) >= t.Classes {
+				return fmt.Errorf("a byte has class %d of %d", c, t.Classes)
+			}
+		}
+	}
+	if m.Forward.Classes != m.Backward.Classes {
+		return errors.New("the two tables differ in their classes")
+	}
+	return nil
+}
