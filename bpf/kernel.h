@@ -17,6 +17,7 @@ typedef signed long long __s64;
 #define SEC(name) __attribute__((section(name), used))
 #define __always_inline inline __attribute__((always_inline))
 #define __noinline __attribute__((noinline))
+#define __unused __attribute__((unused))
 #define __uint(name, value) int (*name)[value]
 #define __type(name, value) typeof(value) *name
 #define __unroll_not _Pragma("clang loop unroll(disable)")
@@ -34,6 +35,7 @@ static long (*const bpf_ringbuf_output)(void *ring, void *data, __u64 size, __u6
 static __u64 (*const bpf_ringbuf_query)(void *ring, __u64 flags) = (void *)134;
 static struct task_struct *(*const bpf_get_current_task_btf)(void) = (void *)158;
 static __u64 (*const bpf_get_attach_cookie)(void *ctx) = (void *)174;
+static long (*const bpf_loop)(__u32 turns, void *callback, void *callback_ctx, __u64 flags) = (void *)181;
 
 enum {
 	BPF_MAP_TYPE_ARRAY = 2,

@@ -6,6 +6,7 @@
 #ifndef KH_OPS_H
 #define KH_OPS_H
 
+#include "detect.h"
 #include "scratch.h"
 #include "siphash.h"
 
@@ -261,55 +262,6 @@ static __always_inline struct kh_leaving kh_op_emit(const struct kh_hit *hit, st
 	return v;
 }
 
-/* What may leave is read into the output part at once, exactly as long as it is; what may not is not read. */
-static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, struct kh_slot *s,
-						     const volatile struct kh_op *op, __u8 *to)
-{
-	struct kh_leaving v = { .reason = kh_why(hit, op->src), .length = kh_get(hit, op->dst) };
-	__u64 from = kh_get(hit, op->src);
-	__u32 cap = op->n, n, part = op->aux;
-
-	if (v.reason == KH_OK)
-		v.reason = kh_why(hit, op->dst);
-	if (v.reason == KH_OK && v.length >> KH_LENGTH_BITS)
-		v.reason = KH_BAD_LENGTH;
-	if (v.reason == KH_OK && v.length && !from)
-		v.reason = KH_NIL;
-	if (v.reason != KH_OK)
-		return kh_missing(v.reason);
-
-	v.truncated = v.length > cap;
-	n = v.truncated ? cap : v.length;
-	from += op->off;
-	switch (op->action) {
-	case KH_DIGEST:
-		if (n) {
-			kh_used(s, n);
-			if (bpf_probe_read_user(s->in.bytes, n, (const void *)from))
-				return kh_missing(KH_FAULT);
-		}
-		kh_leave_digest(s, to, n);
-		v.n = sizeof(__u64);
-		return v;
-	case KH_KEEP:
-		break;
-	case KH_PREFIX:
-		n = kh_part(n, part);
-		break;
-	case KH_SUFFIX:
-		part = kh_part(n, part);
-		from += n - part;
-		n = v.truncated ? 0 : part;
-		break;
-	default: /* KH_LENGTH */
-		return v;
-	}
-	if (n && bpf_probe_read_user(to, n, (const void *)from))
-		return kh_missing(KH_FAULT);
-	v.n = n;
-	return v;
-}
-
 /*
  * Copies n bytes of the input part to the output part, where there are zeros, by words. Global for the same reason as
  * kh_siphash.
@@ -331,6 +283,71 @@ __noinline int kh_copy(struct kh_slot *s, __u32 to, __u32 from, __u32 n)
 	if (n & 7 && at <= KH_MAX_VALUE)
 		*(__u64 *)(s->out + to + i) = kh_first(*(const __u64 *)(s->in.bytes + at), n & 7);
 	return 0;
+}
+
+/* Of the first n bytes of the input part leaves what no pattern finds, the rest overwritten. False: nothing leaves. */
+static __always_inline bool kh_leave_detected(struct kh_slot *s, __u32 at, __u32 n, bool cut, __u32 set)
+{
+	if (kh_detect(s, n, config.wanted[set & (KH_MAX_SETS - 1)], cut))
+		return false;
+	kh_copy(s, at, 0, n);
+	return true;
+}
+
+/* What may leave is read into the output part at once, exactly as long as it is; what may not is not read. */
+static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, struct kh_slot *s,
+						     const volatile struct kh_op *op, __u8 *to, __u32 at)
+{
+	struct kh_leaving v = { .reason = kh_why(hit, op->src), .length = kh_get(hit, op->dst) };
+	__u64 from = kh_get(hit, op->src);
+	__u32 cap = op->n, n, part = op->aux;
+
+	if (v.reason == KH_OK)
+		v.reason = kh_why(hit, op->dst);
+	if (v.reason == KH_OK && v.length >> KH_LENGTH_BITS)
+		v.reason = KH_BAD_LENGTH;
+	if (v.reason == KH_OK && v.length && !from)
+		v.reason = KH_NIL;
+	if (v.reason != KH_OK)
+		return kh_missing(v.reason);
+
+	v.truncated = v.length > cap;
+	n = v.truncated ? cap : v.length;
+	from += op->off;
+	switch (op->action) {
+	case KH_DIGEST:
+	case KH_DETECT:
+		if (n) {
+			kh_used(s, n);
+			if (bpf_probe_read_user(s->in.bytes, n, (const void *)from))
+				return kh_missing(KH_FAULT);
+		}
+		if (op->action == KH_DIGEST) {
+			kh_leave_digest(s, to, n);
+			v.n = sizeof(__u64);
+			return v;
+		}
+		if (!kh_leave_detected(s, at, n, v.truncated, part))
+			return kh_missing(KH_UNFINISHED);
+		v.n = n;
+		return v;
+	case KH_KEEP:
+		break;
+	case KH_PREFIX:
+		n = kh_part(n, part);
+		break;
+	case KH_SUFFIX:
+		part = kh_part(n, part);
+		from += n - part;
+		n = v.truncated ? 0 : part;
+		break;
+	default: /* KH_LENGTH */
+		return v;
+	}
+	if (n && bpf_probe_read_user(to, n, (const void *)from))
+		return kh_missing(KH_FAULT);
+	v.n = n;
+	return v;
 }
 
 /* A string's length is known only when it was read: to the output part if all of it may leave, else to the input part. */
@@ -372,6 +389,11 @@ static __always_inline struct kh_leaving kh_op_cstr(const struct kh_hit *hit, st
 			v.n = part;
 		}
 		break;
+	case KH_DETECT:
+		if (!kh_leave_detected(s, at, got, v.truncated, op->aux))
+			return kh_missing(KH_UNFINISHED);
+		v.n = got;
+		break;
 	default: /* KH_LENGTH */
 		break;
 	}
@@ -407,7 +429,7 @@ static __always_inline bool kh_capture(struct kh_hit *hit, struct kh_slot *s)
 			v = kh_op_emit(hit, s, op, s->out + at);
 			break;
 		case KH_OP_BYTES:
-			v = kh_op_bytes(hit, s, op, s->out + at);
+			v = kh_op_bytes(hit, s, op, s->out + at, at);
 			break;
 		case KH_OP_CSTR:
 			v = kh_op_cstr(hit, s, op, s->out + at, at);

@@ -19,8 +19,12 @@ struct kh_slot {
 	__u64 claimed;
 	struct kh_input in;
 	__u8 out[KH_MAX_OUT + sizeof(__u64)]; /* a record: what is allowed to leave, and nothing else */
+	__u8 text[KH_MAX_VALUE];	      /* the input as the machines read it */
+	__u16 marks[KH_MAX_VALUE + 4];	      /* what was found: see detect.h */
+	struct kh_scan scan;
 	__u32 in_used;
 	__u32 out_used;
+	__u32 text_used;
 };
 
 struct {
@@ -64,14 +68,20 @@ static __always_inline void kh_zero(void *p, __u32 n)
 
 static __always_inline void kh_release(struct kh_slot *s)
 {
-	__u32 in = s->in_used, out = s->out_used;
+	__u32 in = s->in_used, out = s->out_used, text = s->text_used;
 
 	if (in && in <= sizeof(s->in.bytes))
 		kh_zero(s->in.bytes, in);
 	if (out && out <= sizeof(s->out))
 		kh_zero(s->out, out);
+	if (text && text <= sizeof(s->text)) {
+		kh_zero(s->text, text);
+		kh_zero(s->marks, 2 * text + 2);
+		kh_zero(&s->scan, sizeof(s->scan));
+	}
 	s->in_used = 0;
 	s->out_used = 0;
+	s->text_used = 0;
 	/* A plain store: only hits on this very CPU look at the slot. */
 	*(volatile __u64 *)&s->claimed = 0;
 }

@@ -17,6 +17,7 @@ const volatile struct {
 	enum kh_limit limit;
 	enum kh_compare compare;
 	enum kh_count count;
+	enum kh_detection detection;
 } types;
 
 #endif

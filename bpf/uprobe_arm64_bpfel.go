@@ -21,6 +21,7 @@ const (
 	UprobeKhActionKH_DIGEST UprobeKhAction = 2
 	UprobeKhActionKH_PREFIX UprobeKhAction = 3
 	UprobeKhActionKH_SUFFIX UprobeKhAction = 4
+	UprobeKhActionKH_DETECT UprobeKhAction = 5
 )
 
 type UprobeKhCompare uint32
@@ -50,6 +51,9 @@ type UprobeKhConfig struct {
 	N_ops            uint32
 	IfReads          uint32
 	RingQuarter      uint32
+	WordsMask        uint32
+	N_machines       uint32
+	Wanted           [8]uint32
 }
 
 type UprobeKhCount uint32
@@ -69,6 +73,16 @@ type UprobeKhDeadline struct {
 	DeadlineNs uint64
 }
 
+type UprobeKhDetection uint32
+
+const (
+	UprobeKhDetectionKH_OVERWRITTEN UprobeKhDetection = 42
+	UprobeKhDetectionKH_INVALID     UprobeKhDetection = 255
+	UprobeKhDetectionKH_NOT_ASCII   UprobeKhDetection = 32768
+	UprobeKhDetectionKH_CHECK_LUHN  UprobeKhDetection = 1
+	UprobeKhDetectionKH_CHECK_MOD97 UprobeKhDetection = 2
+)
+
 type UprobeKhLimit uint32
 
 const (
@@ -79,8 +93,28 @@ const (
 	UprobeKhLimitKH_POOL_BYTES    UprobeKhLimit = 1024
 	UprobeKhLimitKH_MAX_REGS      UprobeKhLimit = 32
 	UprobeKhLimitKH_LENGTH_BITS   UprobeKhLimit = 47
+	UprobeKhLimitKH_MAX_MACHINES  UprobeKhLimit = 32
+	UprobeKhLimitKH_MAX_SETS      UprobeKhLimit = 8
+	UprobeKhLimitKH_MAX_WORDS     UprobeKhLimit = 262144
 	UprobeKhLimitKH_SLOTS_PER_CPU UprobeKhLimit = 4
 )
+
+type UprobeKhMachine struct {
+	_                structs.HostLayout
+	Classes          uint32
+	Forward          uint32
+	Backward         uint32
+	Flags            uint32
+	Required         uint32
+	Check            uint32
+	Start            [4]uint32
+	ForwardDeadMatch uint32
+	ForwardDead      uint32
+	ForwardMatch     uint32
+	BackwardStart    uint32
+	BackwardCut      uint32
+	BackwardMatch    uint32
+}
 
 type UprobeKhOp struct {
 	_      structs.HostLayout
@@ -121,6 +155,7 @@ const (
 	UprobeKhReasonKH_NIL        UprobeKhReason = 1
 	UprobeKhReasonKH_FAULT      UprobeKhReason = 2
 	UprobeKhReasonKH_BAD_LENGTH UprobeKhReason = 3
+	UprobeKhReasonKH_UNFINISHED UprobeKhReason = 4
 )
 
 type UprobeKhRecord struct {
@@ -131,6 +166,14 @@ type UprobeKhRecord struct {
 	Site   uint32
 	Bytes  uint32
 	Comm   [16]int8
+}
+
+type UprobeKhTables struct {
+	_        structs.HostLayout
+	Machines [32]UprobeKhMachine
+	Features [256]uint16
+	Kinds    [256]uint8
+	Words    [262144]uint16
 }
 
 type UprobeKhUsage struct {
@@ -152,16 +195,17 @@ type UprobeKhValue struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	UprobeMapKhControl = "kh_control"
-	UprobeMapKhCounts  = "kh_counts"
-	UprobeMapKhRing    = "kh_ring"
-	UprobeMapKhScratch = "kh_scratch"
-	UprobeMapKhState   = "kh_state"
-	UprobeProgKhUprobe = "kh_uprobe"
-	UprobeVarConfig    = "config"
-	UprobeVarOps       = "ops"
-	UprobeVarPool      = "pool"
-	UprobeVarTypes     = "types"
+	UprobeMapKhControl  = "kh_control"
+	UprobeMapKhCounts   = "kh_counts"
+	UprobeMapKhPatterns = "kh_patterns"
+	UprobeMapKhRing     = "kh_ring"
+	UprobeMapKhScratch  = "kh_scratch"
+	UprobeMapKhState    = "kh_state"
+	UprobeProgKhUprobe  = "kh_uprobe"
+	UprobeVarConfig     = "config"
+	UprobeVarOps        = "ops"
+	UprobeVarPool       = "pool"
+	UprobeVarTypes      = "types"
 )
 
 // LoadUprobe returns the embedded CollectionSpec for Uprobe.
@@ -213,11 +257,12 @@ type UprobeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type UprobeMapSpecs struct {
-	KhControl *ebpf.MapSpec `ebpf:"kh_control"`
-	KhCounts  *ebpf.MapSpec `ebpf:"kh_counts"`
-	KhRing    *ebpf.MapSpec `ebpf:"kh_ring"`
-	KhScratch *ebpf.MapSpec `ebpf:"kh_scratch"`
-	KhState   *ebpf.MapSpec `ebpf:"kh_state"`
+	KhControl  *ebpf.MapSpec `ebpf:"kh_control"`
+	KhCounts   *ebpf.MapSpec `ebpf:"kh_counts"`
+	KhPatterns *ebpf.MapSpec `ebpf:"kh_patterns"`
+	KhRing     *ebpf.MapSpec `ebpf:"kh_ring"`
+	KhScratch  *ebpf.MapSpec `ebpf:"kh_scratch"`
+	KhState    *ebpf.MapSpec `ebpf:"kh_state"`
 }
 
 // UprobeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -250,17 +295,19 @@ func (o *UprobeObjects) Close() error {
 //
 // It can be passed to LoadUprobeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type UprobeMaps struct {
-	KhControl *ebpf.Map `ebpf:"kh_control"`
-	KhCounts  *ebpf.Map `ebpf:"kh_counts"`
-	KhRing    *ebpf.Map `ebpf:"kh_ring"`
-	KhScratch *ebpf.Map `ebpf:"kh_scratch"`
-	KhState   *ebpf.Map `ebpf:"kh_state"`
+	KhControl  *ebpf.Map `ebpf:"kh_control"`
+	KhCounts   *ebpf.Map `ebpf:"kh_counts"`
+	KhPatterns *ebpf.Map `ebpf:"kh_patterns"`
+	KhRing     *ebpf.Map `ebpf:"kh_ring"`
+	KhScratch  *ebpf.Map `ebpf:"kh_scratch"`
+	KhState    *ebpf.Map `ebpf:"kh_state"`
 }
 
 func (m *UprobeMaps) Close() error {
 	return _UprobeClose(
 		m.KhControl,
 		m.KhCounts,
+		m.KhPatterns,
 		m.KhRing,
 		m.KhScratch,
 		m.KhState,

@@ -176,6 +176,7 @@ func (r *values) next(longest int) (raw, error) {
 
 var reasons = map[uint8]string{
 	plan.ReasonNil: event.NilPointer, plan.ReasonFault: event.Fault, plan.ReasonBadLength: event.BadLength,
+	plan.ReasonUnfinished: event.Unfinished,
 }
 
 // decode fills in what one record says of the field.

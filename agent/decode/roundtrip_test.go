@@ -16,6 +16,8 @@ import (
 	"github.com/keyhole-dev/keyhole/agent/decode"
 	"github.com/keyhole-dev/keyhole/agent/plan"
 	"github.com/keyhole-dev/keyhole/agent/plan/plantest"
+	"github.com/keyhole-dev/keyhole/internal/detect"
+	"github.com/keyhole-dev/keyhole/internal/dfa"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
@@ -226,6 +228,12 @@ func lookAtText(r *plantest.Request, v *target.Value, a redact.Action, hit *plan
 	case redact.Digest:
 		out.Value = fmt.Sprintf("%016x", plantest.SipHash(hit.Key, b))
 		return
+	case redact.Detect:
+		machines, err := detect.Machines(a.Sets)
+		if err != nil {
+			panic(err)
+		}
+		b = dfa.Overwrite(b, out.Truncated, machines...)
 	case redact.Prefix:
 		if v.Kind == target.KindCString { // the others are read as they leave
 			b = b[:partOf(len(b), a.N)]

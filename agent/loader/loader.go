@@ -21,6 +21,7 @@ import (
 
 	"github.com/keyhole-dev/keyhole/agent/plan"
 	"github.com/keyhole-dev/keyhole/bpf"
+	"github.com/keyhole-dev/keyhole/internal/dfa"
 )
 
 // Options are what a plan leaves open.
@@ -118,7 +119,14 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 	spec.Maps[bpf.UprobeMapKhScratch].MaxEntries = uint32(cpus) * uint32(bpf.UprobeKhLimitKH_SLOTS_PER_CPU)
 	spec.Maps[bpf.UprobeMapKhControl].Contents = []ebpf.MapKV{{Key: uint32(0), Value: o.DeadlineNs}}
 
-	tables, err := freezeTables(spec, p, o)
+	image, wanted, err := patterns(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := setPatterns(spec.Maps[bpf.UprobeMapKhPatterns], image); err != nil {
+		return nil, err
+	}
+	tables, err := freezeTables(spec, configOf(p, o, image, wanted), p)
 	if err != nil {
 		return nil, err
 	}
@@ -132,13 +140,16 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := loaded.KhPatterns.Freeze(); err != nil {
+		return nil, errors.Join(fmt.Errorf("freeze the patterns: %w", err), loaded.Close())
+	}
 	return loaded, nil
 }
 
 // freezeTables makes the map that holds the program's constants, instead of leaving it to the library, which would map it
 // into this process: this one can be read by the program alone, not through its descriptor either, and the only
 // buffer here that the key was in is zeroed.
-func freezeTables(spec *ebpf.CollectionSpec, p *plan.Plan, o Options) (*ebpf.Map, error) {
+func freezeTables(spec *ebpf.CollectionSpec, c *bpf.UprobeKhConfig, p *plan.Plan) (*ebpf.Map, error) {
 	m := spec.Maps[rodata]
 	m.Name = configMap
 	m.Flags |= unix.BPF_F_WRONLY
@@ -158,7 +169,7 @@ func freezeTables(spec *ebpf.CollectionSpec, p *plan.Plan, o Options) (*ebpf.Map
 	if err != nil {
 		return nil, err
 	}
-	if _, err := binary.Encode(config, binary.NativeEndian, configOf(p, o)); err != nil {
+	if _, err := binary.Encode(config, binary.NativeEndian, c); err != nil {
 		return nil, fmt.Errorf("encode the configuration: %w", err)
 	}
 	const key = unsafe.Offsetof(bpf.UprobeKhConfig{}.Key)
@@ -212,7 +223,7 @@ func opsOf(p *plan.Plan) *[bpf.UprobeKhLimitKH_MAX_OPS]bpf.UprobeKhOp {
 }
 
 // configOf says everything but the key.
-func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
+func configOf(p *plan.Plan, o Options, image *dfa.Image, wanted [bpf.UprobeKhLimitKH_MAX_SETS]uint32) *bpf.UprobeKhConfig {
 	c := &bpf.UprobeKhConfig{
 		LatestDeadlineNs: o.LatestDeadlineNs,
 		StartTicks:       p.Identity.StartTicks,
@@ -222,6 +233,9 @@ func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
 		IfEnd:            uint32(p.IfEnd),
 		N_ops:            uint32(len(p.Ops)),
 		RingQuarter:      uint32(o.RingBytes) / 4,
+		WordsMask:        uint32(len(image.Words)) - 1,
+		N_machines:       uint32(len(image.Machines)),
+		Wanted:           wanted,
 	}
 	if rate := uint64(p.Limits.Rate); rate > 0 {
 		// Rounded up, so that no second sees more than the rate; a second's worth may come at once.

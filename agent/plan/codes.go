@@ -2,7 +2,11 @@
 
 package plan
 
-import "github.com/keyhole-dev/keyhole/internal/redact"
+import (
+	"slices"
+
+	"github.com/keyhole-dev/keyhole/internal/redact"
+)
 
 // The numbers below are those of bpf/types.h, and a test reads that file to see that they are.
 
@@ -12,6 +16,7 @@ const (
 	MaxSlots  = 16    // KH_MAX_SLOTS
 	MaxValue  = 4096  // KH_MAX_VALUE: bytes read for one value
 	MaxOut    = 16384 // KH_MAX_OUT: bytes of one record
+	maxSets   = 8     // KH_MAX_SETS
 	poolBytes = 1024  // KH_POOL_BYTES
 	maxRegs   = 32    // KH_MAX_REGS
 
@@ -48,6 +53,7 @@ const (
 	ActDigest uint8 = 2
 	ActPrefix uint8 = 3
 	ActSuffix uint8 = 4
+	ActDetect uint8 = 5
 )
 
 // The comparisons of the ops that compare: enum kh_compare.
@@ -63,29 +69,30 @@ const (
 
 // The reasons in a value's header: enum kh_reason.
 const (
-	ReasonOK        uint8 = 0
-	ReasonNil       uint8 = 1
-	ReasonFault     uint8 = 2
-	ReasonBadLength uint8 = 3
+	ReasonOK         uint8 = 0
+	ReasonNil        uint8 = 1
+	ReasonFault      uint8 = 2
+	ReasonBadLength  uint8 = 3
+	ReasonUnfinished uint8 = 4
 )
 
 // DigestBytes is the length of a digest in a record.
 const DigestBytes = 8
 
-// kernelAction is how an op says an action. Drop has no number: there is no op for it.
-func kernelAction(a redact.Action) (action uint8, n uint16, ok bool) {
+// kernelAction is how an op of the plan says an action other than drop, for which there is no op.
+func (p *Plan) kernelAction(a redact.Action) (action uint8, aux uint16) {
 	switch a.Kind {
 	case redact.Keep:
-		return ActKeep, 0, true
-	case redact.Length:
-		return ActLength, 0, true
+		return ActKeep, 0
 	case redact.Digest:
-		return ActDigest, 0, true
+		return ActDigest, 0
 	case redact.Prefix:
-		return ActPrefix, uint16(a.N), true
+		return ActPrefix, uint16(a.N)
 	case redact.Suffix:
-		return ActSuffix, uint16(a.N), true
+		return ActSuffix, uint16(a.N)
+	case redact.Detect:
+		return ActDetect, uint16(slices.Index(p.Sets, a.Sets))
 	default:
-		return 0, 0, false
+		return ActLength, 0
 	}
 }

@@ -108,6 +108,9 @@ func (c *compiler) compile() error {
 			}
 		}
 	}
+	if len(c.plan.Sets) > maxSets {
+		return problem.New(problem.InvalidArgument, "the rules search the values for %d different lists of sets, and one probe can for %d; capture fewer values", len(c.plan.Sets), maxSets)
+	}
 	if err := c.redactionsApply(); err != nil {
 		return err
 	}
@@ -153,9 +156,8 @@ func (c *compiler) field(v *target.Value) {
 		Action: d.Action.String(), Rule: d.Rule, Detail: d.Note,
 	}
 	defer func() { c.plan.Fields = append(c.plan.Fields, f) }()
-	action, part, emits := kernelAction(d.Action)
 	switch {
-	case !emits:
+	case d.Action.Kind == redact.Drop:
 		f.Missing = event.Redacted
 		return
 	case v.Missing != "":
@@ -166,6 +168,10 @@ func (c *compiler) field(v *target.Value) {
 		return
 	}
 	f.Emits = true
+	if d.Action.Kind == redact.Detect && !slices.Contains(c.plan.Sets, d.Action.Sets) {
+		c.plan.Sets = append(c.plan.Sets, d.Action.Sets)
+	}
+	action, part := c.plan.kernelAction(d.Action)
 	op := Op{Action: action, Aux: part, Off: int32(v.Offset)}
 	switch v.Kind {
 	case target.KindString, target.KindBytes:
@@ -194,7 +200,7 @@ func textCap(v *target.Value, limit uint32) uint32 {
 // leaves is how many bytes of a value of at most n an action lets out.
 func leaves(a redact.Action, n int) int {
 	switch a.Kind {
-	case redact.Keep:
+	case redact.Keep, redact.Detect:
 		return n
 	case redact.Digest:
 		return DigestBytes

@@ -5,8 +5,10 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/keyhole-dev/keyhole/internal/detect"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/redact"
@@ -34,6 +36,9 @@ func (p *Plan) verify() error {
 	if len(p.Ops) > MaxOps || p.IfEnd < 0 || p.IfEnd > len(p.Ops) || len(p.Pool) > poolBytes {
 		return fmt.Errorf("%d ops of which %d decide, with %d bytes of constants: out of bounds", len(p.Ops), p.IfEnd, len(p.Pool))
 	}
+	if err := p.verifySets(); err != nil {
+		return err
+	}
 	if start, total := p.layout(); start > maxStart || total > MaxOut {
 		return fmt.Errorf("a record of %d bytes, whose last value begins at %d, does not fit", total, start)
 	}
@@ -43,6 +48,22 @@ func (p *Plan) verify() error {
 		}
 	}
 	return p.verifyOps()
+}
+
+// verifySets says whether each list of sets is one that there is, and is searched for.
+func (p *Plan) verifySets() error {
+	if len(p.Sets) > maxSets {
+		return fmt.Errorf("%d lists of sets; the most is %d", len(p.Sets), maxSets)
+	}
+	for i, list := range p.Sets {
+		if canonical, err := detect.Parse(list); err != nil || canonical != list || slices.Contains(p.Sets[:i], list) {
+			return fmt.Errorf("list of sets %.64q: unknown, not in order, or there twice", list)
+		}
+		if !slices.ContainsFunc(p.Ops, func(op Op) bool { return op.Action == ActDetect && int(op.Aux) == i }) {
+			return fmt.Errorf("no op searches for %s", list)
+		}
+	}
+	return nil
 }
 
 func (l *Limits) verify() error {
@@ -243,8 +264,8 @@ func (v *verifier) emit(op Op) error {
 	if err != nil {
 		return err
 	}
-	number, part, emits := kernelAction(action)
-	if !emits || op.Action != number || op.Aux != part {
+	number, part := v.plan.kernelAction(action)
+	if action.Kind == redact.Drop || number == ActDetect && int(part) >= len(v.plan.Sets) || op.Action != number || op.Aux != part {
 		return fmt.Errorf("emits %s otherwise than as %s", f.Path, action)
 	}
 	want, longest := OpEmit, f.Size

@@ -18,8 +18,11 @@ import (
 
 // Limits on what a machine may become. Reaching one is an error of [Compile], never a machine that finds less.
 const (
-	MaxStates = 4096 // of each table, before states that do the same are merged
-	MaxBytes  = 1 << 18
+	MaxStates = 4096    // of each table, before states that do the same are merged
+	MaxBytes  = 1 << 17 // so that an offset in it fits in 16 bits
+
+	// maxCounting is how many states the backward table may have in order to mark no place in vain.
+	maxCounting = 128
 
 	// maxWork bounds the steps that making a table may take: about a second.
 	maxWork = 1 << 26
@@ -79,8 +82,10 @@ type Table struct {
 	Classes int
 	Next    []uint16
 	Flags   []uint8
-	// Start is where to begin, by the kind of the character before (behind) the place: edge, newline, word, other.
+	// Start is where to begin, by the kind of the byte before (behind) the place: edge, newline, word, other.
 	Start [kinds]uint16
+	// Cut is where the backward pass begins in a text of which more follows than is known: whatever may be the beginning of a match is one.
+	Cut uint16
 }
 
 // A Machine finds matches of one pattern. It is immutable.
@@ -88,32 +93,68 @@ type Machine struct {
 	// Class of each byte; bytes of one class are alike to both tables.
 	Class             [256]uint8
 	Forward, Backward Table
+	Check             Check
 }
 
+// A Check is what a match has to pass beside its pattern. Of the matches that begin at one place the longest one that passes counts.
+type Check uint32
+
+// The checks.
+const (
+	NoCheck Check = iota
+	Luhn          // ISO/IEC 7812-1, annex B, over its digits: payment cards
+	Mod97         // ISO 7064 as ISO 13616-1 uses it, over its letters and digits: IBAN
+)
+
 // Compile turns a pattern in Go's syntax (https://pkg.go.dev/regexp/syntax) into a machine. The errors tell the pattern's author what to change.
-func Compile(pattern string) (*Machine, error) {
+func Compile(pattern string, check Check) (*Machine, error) {
 	re, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 	}
-	re = re.Simplify()
-	forward, begin, err := build(re, false)
+	forward, begin, err := build(re.Simplify(), false)
 	if err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 	}
-	backward, end, err := build(re, true)
-	if err != nil {
-		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
-	}
-	m := new(Machine)
+	m := &Machine{Check: check}
 	classes := classify(&m.Class, forward)
-	if m.Forward, err = determinize(forward, begin, &m.Class, classes, false); err != nil {
+	if m.Forward, err = determinize(forward, begin, &m.Class, classes, false, MaxStates); err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 	}
-	if m.Backward, err = determinize(backward, end, &m.Class, classes, true); err != nil {
+	if m.Backward, err = marker(re, &m.Class, classes); err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 	}
 	return m, nil
+}
+
+// marker makes the backward table. It may mark more places than those where a match begins, since the forward pass looks at each: where counting
+// how often something repeats would need many states, it does not count.
+func marker(re *syntax.Regexp, class *[256]uint8, classes int) (Table, error) {
+	b, end, err := build(re.Simplify(), true)
+	if err != nil {
+		return Table{}, err
+	}
+	if t, err := determinize(b, end, class, classes, true, maxCounting); err == nil {
+		return t, nil
+	}
+	loosen(re)
+	if b, end, err = build(re.Simplify(), true); err != nil {
+		return Table{}, err
+	}
+	return determinize(b, end, class, classes, true, MaxStates)
+}
+
+// loosen makes of each x{n,m} an x+ or x*, in place.
+func loosen(re *syntax.Regexp) {
+	if re.Op == syntax.OpRepeat {
+		re.Op = syntax.OpPlus
+		if re.Min == 0 {
+			re.Op = syntax.OpStar
+		}
+	}
+	for _, sub := range re.Sub {
+		loosen(sub)
+	}
 }
 
 // classify gives bytes that no instruction tells apart the same class, and returns how many classes there are.
@@ -176,6 +217,7 @@ type determinizer struct {
 	*builder
 	start    int
 	search   bool // a match may begin anywhere: the backward table
+	most     int  // states
 	states   []state
 	ids      map[string]uint16
 	visited  []int // by instruction: the walk that visited it last
@@ -184,8 +226,8 @@ type determinizer struct {
 	overflow bool
 }
 
-func determinize(b *builder, start int, class *[256]uint8, classes int, search bool) (Table, error) {
-	d := &determinizer{builder: b, start: start, search: search, ids: make(map[string]uint16), visited: make([]int, len(b.insts))}
+func determinize(b *builder, start int, class *[256]uint8, classes int, search bool, most int) (Table, error) {
+	d := &determinizer{builder: b, start: start, search: search, most: most, ids: make(map[string]uint16), visited: make([]int, len(b.insts))}
 	t := Table{Classes: classes}
 	for k := range kinds {
 		s := state{kind: k}
@@ -196,6 +238,13 @@ func determinize(b *builder, start int, class *[256]uint8, classes int, search b
 			s.kind = 0
 		}
 		t.Start[k] = d.id(s)
+	}
+	if search {
+		anywhere := make([]int, len(b.insts))
+		for i := range anywhere {
+			anywhere[i] = i
+		}
+		t.Cut = d.id(state{at: anywhere})
 	}
 	byClass := make([]byte, classes)
 	for c := range 256 {
@@ -214,7 +263,7 @@ func determinize(b *builder, start int, class *[256]uint8, classes int, search b
 			t.Next = append(t.Next, d.id(d.step(closures[k], c)))
 		}
 		if d.overflow || d.work > maxWork {
-			return Table{}, fmt.Errorf("it needs more than %d states: make it shorter, or repeat less", MaxStates)
+			return Table{}, fmt.Errorf("it needs more than %d states: make it shorter, or repeat less", most)
 		}
 	}
 	for _, s := range d.states {
@@ -231,7 +280,7 @@ func determinize(b *builder, start int, class *[256]uint8, classes int, search b
 		t.Flags = append(t.Flags, flags)
 	}
 	t = t.minimize()
-	if n := len(t.Next)*2 + len(t.Flags); n > MaxBytes {
+	if n := t.bytes(); n > MaxBytes {
 		return Table{}, fmt.Errorf("its table has %d bytes; the most is %d: make it shorter, or repeat less", n, MaxBytes)
 	}
 	return t, nil
@@ -241,7 +290,7 @@ func (d *determinizer) id(s state) uint16 {
 	key := s.key()
 	id, ok := d.ids[key]
 	if !ok {
-		if len(d.states) >= MaxStates {
+		if len(d.states) >= d.most {
 			d.overflow = true
 			return 0
 		}
@@ -319,6 +368,9 @@ func (d *determinizer) step(from *closure, c byte) state {
 	return next
 }
 
+// bytes are what a table takes in an image: a word for each entry, and one more in each row.
+func (t *Table) bytes() int { return 2 * (len(t.Next) + len(t.Flags)) }
+
 // minimize merges states that no text tells apart (Moore's algorithm).
 func (t Table) minimize() Table {
 	group := make([]uint16, len(t.Flags))
@@ -358,6 +410,7 @@ func (t Table) minimize() Table {
 	for k, s := range t.Start {
 		out.Start[k] = group[s]
 	}
+	out.Cut = group[t.Cut]
 	return out
 }
 
@@ -369,10 +422,10 @@ func (m *Machine) Validate() error {
 			return fmt.Errorf("a table has %d states; want 1 to %d", n, MaxStates)
 		case t.Classes < 1 || t.Classes > 256 || len(t.Next) != n*t.Classes:
 			return fmt.Errorf("a table of %d states and %d classes has %d entries", n, t.Classes, len(t.Next))
-		case len(t.Next)*2+n > MaxBytes:
+		case t.bytes() > MaxBytes:
 			return fmt.Errorf("a table has more than %d bytes", MaxBytes)
 		}
-		for _, s := range slices.Concat(t.Next, t.Start[:]) {
+		for _, s := range slices.Concat(t.Next, t.Start[:], []uint16{t.Cut}) {
 			if int(s) >= len(t.Flags) {
 				return fmt.Errorf("a table leads to state %d of %d", s, len(t.Flags))
 			}
@@ -385,6 +438,9 @@ func (m *Machine) Validate() error {
 	}
 	if m.Forward.Classes != m.Backward.Classes {
 		return errors.New("the two tables differ in their classes")
+	}
+	if m.Check > Mod97 {
+		return fmt.Errorf("there is no check %d", m.Check)
 	}
 	return nil
 }

@@ -29,14 +29,14 @@ func agree(t *testing.T, pattern string, text []byte) {
 		return
 	}
 	re.Longest()
-	m, err := Compile(pattern)
+	m, err := Compile(pattern, NoCheck)
 	if err != nil {
 		return // limits; TestLimits looks at these
 	}
 	if err := m.Validate(); err != nil {
 		t.Fatalf("%q: %v", pattern, err)
 	}
-	if got, want := m.Matches(text), want(re, text); fmt.Sprint(got) != fmt.Sprint(want) {
+	if got, want := m.Matches(text, false), want(re, text); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%q in %q: found %v; regexp finds %v", pattern, text, got, want)
 	}
 }
@@ -95,13 +95,13 @@ func TestRandomPatterns(t *testing.T) {
 			t.Fatalf("%q: %v", pattern, err)
 		}
 		re.Longest()
-		m, err := Compile(pattern)
+		m, err := Compile(pattern, NoCheck)
 		if err != nil {
 			continue
 		}
 		for range 10 {
 			s := text(r)
-			if got, want := m.Matches(s), want(re, s); fmt.Sprint(got) != fmt.Sprint(want) {
+			if got, want := m.Matches(s, false), want(re, s); fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Fatalf("%q in %q: found %v; regexp finds %v", pattern, s, got, want)
 			}
 		}
@@ -117,7 +117,7 @@ func TestLimits(t *testing.T) {
 		`[\pL\pN]{500}`:            "steps",
 		`(\pL+ ){20}[a-z]{0,100}x`: "",
 	} {
-		_, err := Compile(pattern)
+		_, err := Compile(pattern, NoCheck)
 		switch {
 		case err == nil && want != "":
 			t.Errorf("%q is taken; want an error with %q", pattern, want)
@@ -137,7 +137,7 @@ func TestValidateRefuses(t *testing.T) {
 		"no classes":                func(m *Machine) { m.Forward.Classes = 0 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, err := Compile(`\w+@\w+`)
+			m, err := Compile(`\w+@\w+`, NoCheck)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -69,6 +69,7 @@ const (
 	Redacted     = "redacted" // dropped: no op read it
 	TooDeep      = "too deep"
 	Malformed    = "malformed record"
+	Unfinished   = "redaction unfinished" // what should have overwritten parts of it could not be run, so nothing left
 )
 
 // Counts are a session's hits by outcome. Hits = Emitted + Filtered + SampledOut + Throttled + OverLimit + Lost.

@@ -9,14 +9,17 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/keyhole-dev/keyhole/internal/detect"
 )
 
-// A Kind is what an Action does, from the weakest to the strictest but for Prefix and Suffix, of which neither is stricter.
+// A Kind is what an Action does, from the weakest to the strictest but for Detect, Prefix and Suffix, of which none is stricter.
 type Kind uint8
 
 // The kinds of action.
 const (
 	Keep   Kind = iota + 1 // the value
+	Detect                 // the value, what Sets find in it overwritten
 	Prefix                 // its first N bytes; nothing of a value that has no more
 	Suffix                 // its last N bytes; nothing of a value that has no more
 	Digest                 // a keyed hash of it: equal values have equal digests within one attachment
@@ -24,7 +27,7 @@ const (
 	Drop                   // nothing: it is not even read
 )
 
-var kindNames = map[Kind]string{Keep: "keep", Prefix: "prefix", Suffix: "suffix", Digest: "digest", Length: "length", Drop: "drop"}
+var kindNames = map[Kind]string{Keep: "keep", Detect: "detect", Prefix: "prefix", Suffix: "suffix", Digest: "digest", Length: "length", Drop: "drop"}
 
 // MaxPart is the largest N of Prefix and Suffix.
 const MaxPart = 64
@@ -33,15 +36,23 @@ const MaxPart = 64
 // decided on.
 type Action struct {
 	Kind Kind
-	N    int // bytes, 1 to MaxPart; of Prefix and Suffix only
+	N    int    // bytes, 1 to MaxPart; of Prefix and Suffix only
+	Sets string // as detect.Parse writes them; of Detect only
 }
 
-// ParseAction reads keep, drop, length, digest, suffix:N or prefix:N.
+// ParseAction reads keep, drop, length, digest, suffix:N, prefix:N or detect:SET,…
 func ParseAction(text string) (Action, error) {
 	name, number, hasNumber := strings.Cut(text, ":")
 	for kind, known := range kindNames {
 		if name != known {
 			continue
+		}
+		if kind == Detect {
+			sets, err := detect.Parse(number)
+			if err != nil {
+				return Action{}, fmt.Errorf("action %.64q: %w", text, err)
+			}
+			return Action{Kind: Detect, Sets: sets}, nil
 		}
 		if kind != Prefix && kind != Suffix {
 			if hasNumber {
@@ -55,7 +66,7 @@ func ParseAction(text string) (Action, error) {
 		}
 		return Action{Kind: kind, N: int(n)}, nil
 	}
-	return Action{}, fmt.Errorf("unknown action %.32q: want keep, drop, length, digest, suffix:N or prefix:N", text)
+	return Action{}, fmt.Errorf("unknown action %.32q: want keep, drop, length, digest, suffix:N, prefix:N or detect:SET,…", text)
 }
 
 // String is the action as ParseAction reads it.
@@ -64,6 +75,9 @@ func (a Action) String() string {
 	if !ok {
 		return "drop"
 	}
+	if a.Kind == Detect {
+		return name + ":" + a.Sets
+	}
 	if a.Kind == Prefix || a.Kind == Suffix {
 		return name + ":" + strconv.Itoa(a.N)
 	}
@@ -71,7 +85,7 @@ func (a Action) String() string {
 }
 
 // Stricter returns the weakest action that tells no more than either of two. Of two parts from the same end it is the
-// shorter one; a prefix and a suffix have only the digest below both.
+// shorter one, of two detections that of the sets of both; a prefix, a suffix and a detection have only the digest below two of them.
 func Stricter(a, b Action) Action {
 	if a.Kind == 0 || b.Kind == 0 {
 		return Action{Kind: Drop}
@@ -80,9 +94,11 @@ func Stricter(a, b Action) Action {
 		a, b = b, a
 	}
 	switch {
+	case a.Kind == Detect && b.Kind == Detect:
+		return Action{Kind: Detect, Sets: detect.Union(a.Sets, b.Sets)}
 	case a.Kind == b.Kind:
 		return Action{Kind: a.Kind, N: min(a.N, b.N)}
-	case a.Kind == Prefix && b.Kind == Suffix:
+	case a.Kind != Keep && b.Kind < Digest:
 		return Action{Kind: Digest}
 	default:
 		return b
@@ -90,12 +106,12 @@ func Stricter(a, b Action) Action {
 }
 
 // For returns the action that a value of this kind can have: the action itself, or drop where it means nothing for such
-// a value. Parts and lengths are for strings and bytes; everything else has one size and no ends.
+// a value. Parts, lengths and patterns are for strings and bytes; everything else has one size and no ends.
 func (a Action) For(kind string) Action {
 	switch a.Kind {
 	case Keep, Digest:
 		return a
-	case Prefix, Suffix, Length:
+	case Detect, Prefix, Suffix, Length:
 		if kind == "string" || kind == "cstring" || kind == "bytes" {
 			return a
 		}

@@ -33,6 +33,9 @@ func actions() *rapid.Generator[Action] {
 		if a.Kind == Prefix || a.Kind == Suffix {
 			a.N = rapid.IntRange(1, MaxPart).Draw(t, "n")
 		}
+		if a.Kind == Detect {
+			a.Sets = rapid.SampledFrom([]string{"all", "card", "email", "card,email,phone"}).Draw(t, "sets")
+		}
 		return a
 	})
 }
@@ -49,7 +52,8 @@ func TestStricter(t *testing.T) {
 	}
 	for _, c := range [][3]string{
 		{"keep", "keep", "keep"}, {"keep", "suffix:4", "suffix:4"}, {"suffix:4", "suffix:2", "suffix:2"}, {"prefix:6", "suffix:4", "digest"},
-		{"suffix:4", "digest", "digest"}, {"digest", "length", "length"}, {"length", "drop", "drop"}, {"keep", "drop", "drop"},
+		{"suffix:4", "digest", "digest"}, {"digest", "length", "length"}, {"length", "drop", "drop"}, {"keep", "drop", "drop"}, {"keep", "detect:all", "detect:all"},
+		{"detect:email", "detect:card", "detect:card,email"}, {"detect:email", "detect:all", "detect:all"}, {"detect:all", "suffix:4", "digest"}, {"detect:card", "length", "length"},
 	} {
 		if got := Stricter(parse(c[0]), parse(c[1])); got != parse(c[2]) {
 			t.Errorf("Stricter(%s, %s) = %s; want %s", c[0], c[1], got, c[2])
@@ -79,7 +83,7 @@ func TestActionForKind(t *testing.T) {
 	for _, c := range [][3]string{
 		{"suffix:4", "string", "suffix:4"}, {"suffix:4", "cstring", "suffix:4"}, {"prefix:2", "bytes", "prefix:2"}, {"length", "string", "length"},
 		{"suffix:4", "int", "drop"}, {"prefix:2", "pointer", "drop"}, {"length", "uint", "drop"}, {"digest", "int", "digest"}, {"keep", "float", "keep"},
-		{"length", "length", "drop"}, {"drop", "string", "drop"},
+		{"length", "length", "drop"}, {"detect:all", "bytes", "detect:all"}, {"detect:card", "int", "drop"}, {"drop", "string", "drop"},
 	} {
 		a, err := ParseAction(c[0])
 		if err != nil {

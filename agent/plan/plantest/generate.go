@@ -131,10 +131,13 @@ func behind(l target.Location) target.Location {
 // drawAction may return none: the defaults decide.
 func drawAction(t *rapid.T) redact.Action {
 	a := redact.Action{Kind: rapid.SampledFrom([]redact.Kind{
-		0, redact.Keep, redact.Keep, redact.Keep, redact.Prefix, redact.Suffix, redact.Suffix, redact.Digest, redact.Length, redact.Drop,
+		0, redact.Keep, redact.Keep, redact.Keep, redact.Prefix, redact.Suffix, redact.Suffix, redact.Digest, redact.Length, redact.Drop, redact.Detect, redact.Detect,
 	}).Draw(t, "action")}
 	if a.Kind == redact.Prefix || a.Kind == redact.Suffix {
 		a.N = rapid.IntRange(1, 12).Draw(t, "part")
+	}
+	if a.Kind == redact.Detect {
+		a.Sets = rapid.SampledFrom([]string{"all", "card,email", "phone"}).Draw(t, "sets")
 	}
 	return a
 }

@@ -10,6 +10,8 @@ import (
 	"math/bits"
 
 	"github.com/keyhole-dev/keyhole/agent/plan"
+	"github.com/keyhole-dev/keyhole/internal/detect"
+	"github.com/keyhole-dev/keyhole/internal/dfa"
 )
 
 // Memory is the readable memory of a process: regions by their first address. They do not touch each other.
@@ -254,10 +256,22 @@ func (m *machine) bytes(op plan.Op) leaving {
 	if n > 0 && !m.hit.Memory.Read(v.bytes, from) {
 		return leaving{reason: plan.ReasonFault}
 	}
-	if op.Action == plan.ActDigest {
+	switch op.Action {
+	case plan.ActDigest:
 		v.bytes = m.digest(v.bytes)
+	case plan.ActDetect:
+		v.bytes = m.overwrite(op, v)
 	}
 	return v
+}
+
+// overwrite is what leaves of a value that is searched for patterns.
+func (m *machine) overwrite(op plan.Op, v leaving) []byte {
+	machines, err := detect.Machines(m.plan.Sets[op.Aux])
+	if err != nil {
+		panic("plantest: the shipped sets compile: " + err.Error())
+	}
+	return dfa.Overwrite(v.bytes, v.truncated, machines...)
 }
 
 func (m *machine) cString(op plan.Op) leaving {
@@ -281,6 +295,9 @@ func (m *machine) cString(op plan.Op) leaving {
 		v.bytes = got
 	case plan.ActDigest:
 		v.bytes = m.digest(got)
+	case plan.ActDetect:
+		v.bytes = got
+		v.bytes = m.overwrite(op, v)
 	case plan.ActPrefix:
 		v.bytes = got[:part]
 	case plan.ActSuffix:
