@@ -93,7 +93,7 @@ static __always_inline enum kh_count kh_outcome(struct pt_regs *ctx, __u64 now, 
 	if (config.if_end) {
 		if (config.if_reads && !(s = kh_claim()))
 			return KH_LOST;
-		kh_copy_registers(room.hit.registers, ctx);
+		kh_begin_hit(&room.hit, ctx);
 		if (!kh_decide(&room.hit, s, 0, config.if_end)) {
 			outcome = KH_FILTERED;
 			goto out;
@@ -107,7 +107,7 @@ static __always_inline enum kh_count kh_outcome(struct pt_regs *ctx, __u64 now, 
 		if (!s && !(s = kh_claim()))
 			return KH_LOST;
 		if (!config.if_end)
-			kh_copy_registers(room.hit.registers, ctx);
+			kh_begin_hit(&room.hit, ctx);
 		outcome = kh_aggregate(&room.hit, s);
 		goto out;
 	}
@@ -122,7 +122,7 @@ static __always_inline enum kh_count kh_outcome(struct pt_regs *ctx, __u64 now, 
 	outcome = KH_LOST;
 	if (s) {
 		if (!config.if_end)
-			kh_copy_registers(room.hit.registers, ctx);
+			kh_begin_hit(&room.hit, ctx);
 		if (!kh_record(ctx, now, task, &room.hit, s))
 			outcome = KH_LOST;
 		else if (config.pair)
@@ -153,7 +153,7 @@ static __always_inline enum kh_count kh_returned(struct pt_regs *ctx, __u64 now,
 	if (took < config.slower_than_ns)
 		return KH_FILTERED;
 	if (config.return_if_end > config.entry_end) {
-		kh_copy_registers(room.hit.registers, ctx);
+		kh_begin_hit(&room.hit, ctx);
 		if (!kh_decide(&room.hit, 0, config.entry_end, config.return_if_end))
 			return KH_FILTERED;
 	}
@@ -167,7 +167,7 @@ static __always_inline enum kh_count kh_returned(struct pt_regs *ctx, __u64 now,
 	outcome = KH_LOST;
 	s = kh_claim();
 	if (s) {
-		kh_copy_registers(room.hit.registers, ctx);
+		kh_begin_hit(&room.hit, ctx);
 		if (kh_resume(call, s)) {
 			((struct kh_record *)s->out)->duration_ns = took;
 			if (kh_capture(&room.hit, s, config.return_if_end, config.n_ops))

@@ -17,6 +17,7 @@ typedef signed long long __s64;
 #define SEC(name) __attribute__((section(name), used))
 #define __always_inline inline __attribute__((always_inline))
 #define __noinline __attribute__((noinline))
+#define __unused __attribute__((unused))
 #define __uint(name, value) int (*name)[value]
 #define __type(name, value) typeof(value) *name
 #define __unroll_not _Pragma("clang loop unroll(disable)")
@@ -70,6 +71,18 @@ struct task_struct {
 	char comm[16];
 } __attribute__((preserve_access_index));
 
+/*
+ * Reads what the context has at an offset that is in the instruction. Of a plain switch over offsets clang makes an address that it
+ * computes from the context's, and the verifier refuses a "dereference of modified ctx ptr".
+ */
+#define kh_context(ctx, field, to)                                                                                             \
+	({                                                                                                                     \
+		__asm__ volatile("%0 = *(u64 *)(%1 + %2)"                                                                      \
+				 : "=r"(*(to))                                                                                 \
+				 : "r"(ctx), "i"(__builtin_offsetof(struct pt_regs, field)));                                  \
+		true;                                                                                                          \
+	})
+
 /* Registers as the kernel hands them to the program: ABI (asm/ptrace.h). */
 #if defined(__TARGET_ARCH_x86)
 
@@ -77,7 +90,7 @@ struct pt_regs {
 	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
 };
 
-enum { KH_REGISTERS = 17, KH_RETURN_ADDRESS = 8 /* bytes that a call pushes */ };
+enum { KH_RETURN_ADDRESS = 8 /* bytes that a call pushes */ };
 enum { KH_BELOW_STACK = 0 /* no frame is there that its function still has */ };
 
 static __always_inline __u64 kh_stack(const struct pt_regs *r)
@@ -107,35 +120,46 @@ static __always_inline __u64 kh_code_address(__u64 address)
 	return address;
 }
 
-/*
- * All of them, in DWARF's order (System V ABI AMD64, figure 3.36), before any is picked: a switch makes clang compute
- * an address from the context's, and the verifier refuses a "dereference of modified ctx ptr".
- */
-static __always_inline void kh_copy_registers(__u64 *to, const struct pt_regs *from)
+/* A register by its DWARF number (System V ABI AMD64, figure 3.36). False: there is none. */
+static __always_inline bool kh_register(const struct pt_regs *ctx, __u8 number, __u64 *to)
 {
-	to[0] = from->ax;
-	to[1] = from->dx;
-	to[2] = from->cx;
-	to[3] = from->bx;
-	to[4] = from->si;
-	to[5] = from->di;
-	to[6] = from->bp;
-	to[7] = from->sp;
-	to[8] = from->r8;
-	to[9] = from->r9;
-	to[10] = from->r10;
-	to[11] = from->r11;
-	to[12] = from->r12;
-	to[13] = from->r13;
-	to[14] = from->r14;
-	to[15] = from->r15;
-	to[16] = from->ip;
-}
-
-/* Where a register, by its DWARF number, is in the copy. KH_REGISTERS: nowhere. */
-static __always_inline __u32 kh_register(__u8 number)
-{
-	return number < KH_REGISTERS ? number : KH_REGISTERS;
+	switch (number) {
+	case 0:
+		return kh_context(ctx, ax, to);
+	case 1:
+		return kh_context(ctx, dx, to);
+	case 2:
+		return kh_context(ctx, cx, to);
+	case 3:
+		return kh_context(ctx, bx, to);
+	case 4:
+		return kh_context(ctx, si, to);
+	case 5:
+		return kh_context(ctx, di, to);
+	case 6:
+		return kh_context(ctx, bp, to);
+	case 7:
+		return kh_context(ctx, sp, to);
+	case 8:
+		return kh_context(ctx, r8, to);
+	case 9:
+		return kh_context(ctx, r9, to);
+	case 10:
+		return kh_context(ctx, r10, to);
+	case 11:
+		return kh_context(ctx, r11, to);
+	case 12:
+		return kh_context(ctx, r12, to);
+	case 13:
+		return kh_context(ctx, r13, to);
+	case 14:
+		return kh_context(ctx, r14, to);
+	case 15:
+		return kh_context(ctx, r15, to);
+	case 16:
+		return kh_context(ctx, ip, to);
+	}
+	return false;
 }
 
 #elif defined(__TARGET_ARCH_arm64)
@@ -144,11 +168,7 @@ struct pt_regs { /* struct user_pt_regs */
 	__u64 regs[31], sp, pc, pstate;
 };
 
-/*
- * The stack has no room for more than x0 to x15, Go's running goroutine and the stack pointer: no argument is elsewhere at a
- * function's entry, nor a result at its return (AAPCS64 6.8.2, Go's ABIInternal).
- */
-enum { KH_ARGUMENTS = 16, KH_G = 28, KH_SP = 31, KH_REGISTERS = KH_ARGUMENTS + 2, KH_RETURN_ADDRESS = 0 };
+enum { KH_G = 28, KH_RETURN_ADDRESS = 0 };
 /* A function of Go's keeps its caller's frame pointer right below its own stack pointer (src/cmd/internal/obj/arm64/obj7.go). */
 enum { KH_BELOW_STACK = 8 };
 
@@ -181,22 +201,51 @@ static __always_inline __u64 kh_code_address(__u64 address)
 	return address & ((1ULL << 48) - 1);
 }
 
-static __always_inline void kh_copy_registers(__u64 *to, const struct pt_regs *from)
+/*
+ * A register by its DWARF number (DWARF for AArch64, 4.1): x0 to x15, Go's running goroutine, the stack pointer. No argument is
+ * elsewhere at a function's entry, nor a result at its return (AAPCS64 6.8.2, Go's ABIInternal). False: there is none.
+ */
+static __always_inline bool kh_register(const struct pt_regs *ctx, __u8 number, __u64 *to)
 {
-#pragma clang loop unroll(full)
-	for (int i = 0; i < KH_ARGUMENTS; i++)
-		to[i] = from->regs[i];
-	to[KH_ARGUMENTS] = from->regs[KH_G];
-	to[KH_ARGUMENTS + 1] = from->sp;
-}
-
-static __always_inline __u32 kh_register(__u8 number)
-{
-	if (number < KH_ARGUMENTS)
-		return number;
-	if (number == KH_G)
-		return KH_ARGUMENTS;
-	return number == KH_SP ? KH_ARGUMENTS + 1 : KH_REGISTERS;
+	switch (number) {
+	case 0:
+		return kh_context(ctx, regs[0], to);
+	case 1:
+		return kh_context(ctx, regs[1], to);
+	case 2:
+		return kh_context(ctx, regs[2], to);
+	case 3:
+		return kh_context(ctx, regs[3], to);
+	case 4:
+		return kh_context(ctx, regs[4], to);
+	case 5:
+		return kh_context(ctx, regs[5], to);
+	case 6:
+		return kh_context(ctx, regs[6], to);
+	case 7:
+		return kh_context(ctx, regs[7], to);
+	case 8:
+		return kh_context(ctx, regs[8], to);
+	case 9:
+		return kh_context(ctx, regs[9], to);
+	case 10:
+		return kh_context(ctx, regs[10], to);
+	case 11:
+		return kh_context(ctx, regs[11], to);
+	case 12:
+		return kh_context(ctx, regs[12], to);
+	case 13:
+		return kh_context(ctx, regs[13], to);
+	case 14:
+		return kh_context(ctx, regs[14], to);
+	case 15:
+		return kh_context(ctx, regs[15], to);
+	case 28:
+		return kh_context(ctx, regs[28], to);
+	case 31:
+		return kh_context(ctx, sp, to);
+	}
+	return false;
 }
 
 #else

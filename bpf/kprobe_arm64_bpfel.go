@@ -21,6 +21,7 @@ const (
 	KprobeMapKhCounts    = "kh_counts"
 	KprobeMapKhGroups    = "kh_groups"
 	KprobeMapKhHistogram = "kh_histogram"
+	KprobeMapKhPatterns  = "kh_patterns"
 	KprobeMapKhRing      = "kh_ring"
 	KprobeMapKhScratch   = "kh_scratch"
 	KprobeMapKhState     = "kh_state"
@@ -89,6 +90,7 @@ type KprobeMapSpecs struct {
 	KhCounts    *ebpf.MapSpec `ebpf:"kh_counts"`
 	KhGroups    *ebpf.MapSpec `ebpf:"kh_groups"`
 	KhHistogram *ebpf.MapSpec `ebpf:"kh_histogram"`
+	KhPatterns  *ebpf.MapSpec `ebpf:"kh_patterns"`
 	KhRing      *ebpf.MapSpec `ebpf:"kh_ring"`
 	KhScratch   *ebpf.MapSpec `ebpf:"kh_scratch"`
 	KhState     *ebpf.MapSpec `ebpf:"kh_state"`
@@ -131,6 +133,7 @@ type KprobeMaps struct {
 	KhCounts    *ebpf.Map `ebpf:"kh_counts"`
 	KhGroups    *ebpf.Map `ebpf:"kh_groups"`
 	KhHistogram *ebpf.Map `ebpf:"kh_histogram"`
+	KhPatterns  *ebpf.Map `ebpf:"kh_patterns"`
 	KhRing      *ebpf.Map `ebpf:"kh_ring"`
 	KhScratch   *ebpf.Map `ebpf:"kh_scratch"`
 	KhState     *ebpf.Map `ebpf:"kh_state"`
@@ -144,6 +147,7 @@ func (m *KprobeMaps) Close() error {
 		m.KhCounts,
 		m.KhGroups,
 		m.KhHistogram,
+		m.KhPatterns,
 		m.KhRing,
 		m.KhScratch,
 		m.KhState,

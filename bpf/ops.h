@@ -6,16 +6,24 @@
 #ifndef KH_OPS_H
 #define KH_OPS_H
 
+#include "detect.h"
 #include "reads.h"
 #include "scratch.h"
 #include "siphash.h"
 
-/* What the ops of one hit share: on the stack, of whose 512 bytes it takes 320 at most. */
+/* What the ops of one hit share. It is on the stack, of whose 512 bytes the programs have some 380: detect.h has the rest. */
 struct kh_hit {
-	__u64 registers[KH_REGISTERS];
+	const struct pt_regs *ctx;
+	__u64 unknown; /* to the verifier */
 	__u64 slot[KH_MAX_SLOTS];
 	enum kh_reason reason[KH_MAX_SLOTS];
 };
+
+static __always_inline void kh_begin_hit(struct kh_hit *hit, const struct pt_regs *ctx)
+{
+	hit->ctx = ctx;
+	hit->unknown = kh_stack(ctx);
+}
 
 /* What may leave of n bytes as a prefix or a suffix: nothing if that would be all of them. */
 static __always_inline __u32 kh_part(__u32 n, __u32 part)
@@ -36,11 +44,9 @@ static __always_inline __u64 kh_low(__u64 x, __u8 width)
  */
 static __always_inline __u64 kh_veil(const struct kh_hit *hit, __u64 x)
 {
-	__u64 unknown = hit->registers[0];
-
-	x ^= unknown;
+	x ^= hit->unknown;
 	kh_opaque(x);
-	return x ^ unknown;
+	return x ^ hit->unknown;
 }
 
 static __always_inline void kh_set(struct kh_hit *hit, __u8 slot, __u64 value, enum kh_reason reason)
@@ -61,10 +67,10 @@ static __always_inline enum kh_reason kh_why(const struct kh_hit *hit, __u8 slot
 
 static __always_inline void kh_op_reg(struct kh_hit *hit, const volatile struct kh_op *op)
 {
-	__u32 i = kh_register(op->arg);
+	__u64 x;
 
-	if (i < KH_REGISTERS)
-		kh_set(hit, op->dst, hit->registers[i] >> (8 * op->n), KH_OK);
+	if (kh_register(hit->ctx, op->arg, &x))
+		kh_set(hit, op->dst, x >> (8 * op->n), KH_OK);
 	else
 		kh_set(hit, op->dst, 0, KH_FAULT);
 }
@@ -239,6 +245,31 @@ static __always_inline void kh_leave_digest(struct kh_slot *s, __u8 *to, __u32 n
 	*(__u64 *)to = kh_siphash(&s->in, n);
 }
 
+/* The power of two at or below x. */
+static __always_inline __u64 kh_power(__u64 x)
+{
+	x |= x >> 1;
+	x |= x >> 2;
+	x |= x >> 4;
+	x |= x >> 8;
+	x |= x >> 16;
+	x |= x >> 32;
+	return x - (x >> 1);
+}
+
+/* The power of two of a number, with its sign, if its magnitude is op.off or more. */
+static __always_inline __u64 kh_coarse(const volatile struct kh_op *op, __u64 value)
+{
+	__u32 unused = 64 - 8 * op->arg;
+	bool negative = op->n & KH_SIGNED && (__s64)(value << unused) < 0;
+	__u64 magnitude = negative ? -(__u64)((__s64)(value << unused) >> unused) : value;
+
+	if (magnitude < (__u64)op->off)
+		return value;
+	magnitude = kh_power(magnitude);
+	return kh_low(negative ? -magnitude : magnitude, op->arg);
+}
+
 static __always_inline struct kh_leaving kh_op_emit(const struct kh_hit *hit, struct kh_slot *s,
 						    const volatile struct kh_op *op, __u8 *to)
 {
@@ -251,7 +282,8 @@ static __always_inline struct kh_leaving kh_op_emit(const struct kh_hit *hit, st
 		return kh_missing(v.reason);
 	switch (op->action) {
 	case KH_KEEP:
-		*(__u64 *)to = value;
+	case KH_BUCKET:
+		*(__u64 *)to = op->action == KH_BUCKET ? kh_coarse(op, value) : value;
 		v.n = op->arg;
 		break;
 	case KH_DIGEST:
@@ -263,55 +295,6 @@ static __always_inline struct kh_leaving kh_op_emit(const struct kh_hit *hit, st
 	default: /* of a number no part leaves */
 		break;
 	}
-	return v;
-}
-
-/* What may leave is read into the output part at once, exactly as long as it is; what may not is not read. */
-static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, struct kh_slot *s,
-						     const volatile struct kh_op *op, __u8 *to)
-{
-	struct kh_leaving v = { .reason = kh_why(hit, op->src), .length = kh_get(hit, op->dst) };
-	__u64 from = kh_get(hit, op->src);
-	__u32 cap = op->n, n, part = op->aux;
-
-	if (v.reason == KH_OK)
-		v.reason = kh_why(hit, op->dst);
-	if (v.reason == KH_OK && v.length >> KH_LENGTH_BITS)
-		v.reason = KH_BAD_LENGTH;
-	if (v.reason == KH_OK && v.length && !from)
-		v.reason = KH_NIL;
-	if (v.reason != KH_OK)
-		return kh_missing(v.reason);
-
-	v.truncated = v.length > cap;
-	n = v.truncated ? cap : v.length;
-	from += op->off;
-	switch (op->action) {
-	case KH_DIGEST:
-		if (n) {
-			kh_used(s, n);
-			if (kh_read_some(op, s->in.bytes, n, from))
-				return kh_missing(KH_FAULT);
-		}
-		kh_leave_digest(s, to, n);
-		v.n = sizeof(__u64);
-		return v;
-	case KH_KEEP:
-		break;
-	case KH_PREFIX:
-		n = kh_part(n, part);
-		break;
-	case KH_SUFFIX:
-		part = kh_part(n, part);
-		from += n - part;
-		n = v.truncated ? 0 : part;
-		break;
-	default: /* KH_LENGTH */
-		return v;
-	}
-	if (n && kh_read_some(op, to, n, from))
-		return kh_missing(KH_FAULT);
-	v.n = n;
 	return v;
 }
 
@@ -338,6 +321,81 @@ __noinline int kh_copy(struct kh_slot *s, __u32 to, __u32 from, __u32 n)
 	if (n & 7 && i <= KH_MAX_VALUE - 8 && at <= KH_MAX_VALUE)
 		*(__u64 *)(s->out + to + i) = kh_first(*(const __u64 *)(s->in.bytes + at), n & 7);
 	return 0;
+}
+
+/*
+ * Of the first n bytes of the input part leaves what no pattern of the op's set finds, the rest overwritten; or all of them, if a
+ * pattern finds them as a whole. cut: the value has more bytes than these. Not KH_OK: nothing leaves.
+ */
+static __always_inline enum kh_reason kh_leave_text(struct kh_slot *s, const volatile struct kh_op *op, __u32 at, __u32 n,
+						    bool cut)
+{
+	__u32 wanted = config.wanted[op->aux & (KH_MAX_SETS - 1)];
+
+	if (op->action == KH_ALLOW) {
+		if (cut || kh_allow(s, n, wanted) != 1)
+			return KH_NOT_ALLOWED;
+	} else if (kh_detect(s, n, wanted, cut)) {
+		return KH_UNFINISHED;
+	}
+	kh_copy(s, at, 0, n);
+	return KH_OK;
+}
+
+/* What may leave is read into the output part at once, exactly as long as it is; what may not is not read. */
+static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, struct kh_slot *s,
+						     const volatile struct kh_op *op, __u8 *to, __u32 at)
+{
+	struct kh_leaving v = { .reason = kh_why(hit, op->src), .length = kh_get(hit, op->dst) };
+	__u64 from = kh_get(hit, op->src);
+	__u32 cap = op->n, n, part = op->aux;
+
+	if (v.reason == KH_OK)
+		v.reason = kh_why(hit, op->dst);
+	if (v.reason == KH_OK && v.length >> KH_LENGTH_BITS)
+		v.reason = KH_BAD_LENGTH;
+	if (v.reason == KH_OK && v.length && !from)
+		v.reason = KH_NIL;
+	if (v.reason != KH_OK)
+		return kh_missing(v.reason);
+
+	v.truncated = v.length > cap;
+	n = v.truncated ? cap : v.length;
+	from += op->off;
+	switch (op->action) {
+	case KH_DIGEST:
+	case KH_DETECT:
+	case KH_ALLOW:
+		if (n) {
+			kh_used(s, n);
+			if (kh_read_some(op, s->in.bytes, n, from))
+				return kh_missing(KH_FAULT);
+		}
+		if (op->action == KH_DIGEST) {
+			kh_leave_digest(s, to, n);
+			v.n = sizeof(__u64);
+			return v;
+		}
+		v.n = n;
+		v.reason = kh_leave_text(s, op, at, n, v.truncated);
+		return v.reason == KH_OK ? v : kh_missing(v.reason);
+	case KH_KEEP:
+		break;
+	case KH_PREFIX:
+		n = kh_part(n, part);
+		break;
+	case KH_SUFFIX:
+		part = kh_part(n, part);
+		from += n - part;
+		n = v.truncated ? 0 : part;
+		break;
+	default: /* KH_LENGTH */
+		return v;
+	}
+	if (n && kh_read_some(op, to, n, from))
+		return kh_missing(KH_FAULT);
+	v.n = n;
+	return v;
 }
 
 /* A string's length is known only when it was read: to the output part if all of it may leave, else to the input part. */
@@ -379,6 +437,11 @@ static __always_inline struct kh_leaving kh_op_cstr(const struct kh_hit *hit, st
 			v.n = part;
 		}
 		break;
+	case KH_DETECT:
+	case KH_ALLOW:
+		v.n = got;
+		v.reason = kh_leave_text(s, op, at, got, v.truncated);
+		return v.reason == KH_OK ? v : kh_missing(v.reason);
 	default: /* KH_LENGTH */
 		break;
 	}
@@ -418,7 +481,7 @@ static __always_inline bool kh_capture(struct kh_hit *hit, struct kh_slot *s, __
 			v = kh_op_emit(hit, s, op, s->out + at);
 			break;
 		case KH_OP_BYTES:
-			v = kh_op_bytes(hit, s, op, s->out + at);
+			v = kh_op_bytes(hit, s, op, s->out + at, at);
 			break;
 		case KH_OP_CSTR:
 			v = kh_op_cstr(hit, s, op, s->out + at, at);

@@ -27,8 +27,12 @@ struct kh_slot {
 	struct kh_input in;
 	struct kh_waiting waiting; /* right before the record: they are stored as one */
 	__u8 out[KH_MAX_OUT + sizeof(__u64)]; /* a record: what is allowed to leave, and nothing else */
+	__u8 text[KH_MAX_VALUE];	      /* the input as the machines read it */
+	__u16 marks[KH_MAX_VALUE + 4];	      /* what was found: see detect.h */
+	struct kh_scan scan;
 	__u32 in_used;
 	__u32 out_used;
+	__u32 text_used;
 };
 
 struct {
@@ -80,8 +84,14 @@ static __always_inline void kh_release(struct kh_slot *s)
 	kh_zero(s->out, s->out_used, sizeof(s->out));
 	s->waiting.outer = 0;
 	s->waiting.used = 0;
+	if (s->text_used) {
+		kh_zero(s->text, s->text_used, sizeof(s->text));
+		kh_zero(s->marks, 2 * s->text_used + 2, sizeof(s->marks));
+		kh_zero(&s->scan, sizeof(s->scan), sizeof(s->scan));
+	}
 	s->in_used = 0;
 	s->out_used = 0;
+	s->text_used = 0;
 	/* A plain store: only hits on this very CPU look at the slot. */
 	*(volatile __u64 *)&s->claimed = 0;
 }

@@ -21,6 +21,7 @@ const volatile struct {
 	enum kh_count count;
 	enum kh_pair pair;
 	enum kh_aggregate aggregate;
+	enum kh_detection detection;
 } types;
 
 #endif

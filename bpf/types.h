@@ -20,6 +20,9 @@ enum kh_limit {
 	KH_GROUP_BYTES = 64,	 /* of a value that groups are made by */
 	KH_BUCKETS = 8 * 64 + 8, /* of a histogram, on each side of 0 */
 	KH_MAX_CALLERS = 64,	 /* of the function that is hit, in one record */
+	KH_MAX_MACHINES = 32,	 /* patterns that one plan looks for */
+	KH_MAX_SETS = 8,	 /* different sets of them */
+	KH_MAX_WORDS = 1 << 18,	 /* of all their tables; the loader takes as many as there are, rounded up to a power of two */
 	KH_SLOTS_PER_CPU = 4,	 /* scratch slots for each possible CPU: a hit may be preempted by another */
 };
 
@@ -44,6 +47,9 @@ enum __attribute__((packed)) kh_action {
 	KH_DIGEST = 2, /* 8 bytes: SipHash-2-4 under the session's key */
 	KH_PREFIX = 3, /* the first aux bytes; nothing of a value that has no more */
 	KH_SUFFIX = 4, /* the last aux bytes, likewise; of a truncated value nothing, since its end was not read */
+	KH_DETECT = 5, /* of strings: the value, what the patterns of set aux find in it overwritten with KH_OVERWRITTEN */
+	KH_ALLOW = 6,  /* of strings: the value, if all of it is what a pattern of set aux finds */
+	KH_BUCKET = 7, /* of integers: the power of two at or below, if the magnitude is off or more; n says KH_SIGNED or 0 */
 };
 
 /* Comparisons of KH_OP_IF_*, in op.n for IF_INT and in op.arg for IF_BYTES and IF_CSTR (there only EQ and NE). */
@@ -64,6 +70,8 @@ enum __attribute__((packed)) kh_reason {
 	KH_FAULT = 2,	   /* the page was not resident or not mapped */
 	KH_BAD_LENGTH = 3, /* a length that no string can have */
 	KH_ADDRESS = 4,	   /* a number that is, or may be, an address of the kernel's */
+	KH_UNFINISHED = 5, /* what should have overwritten parts of it could not be run */
+	KH_NOT_ALLOWED = 6, /* it is none of those that may leave */
 };
 
 struct kh_op {
@@ -183,8 +191,66 @@ struct kh_config {
 	__u32 popped;		  /* not 0: at a return, the return address is off the stack already: the kernel's own return probe */
 	__u32 unused_bits;	  /* the sign of which is so many bits below a word's */
 	__u32 callers;		  /* of the function that are appended to a record, at most KH_MAX_CALLERS; 0: none */
-	__u32 pad;
+	__u32 words_mask;	  /* words of kh_tables that there are, less one; they are a power of two */
 	__u64 slower_than_ns;	  /* of calls that took less, none is let through */
+	__u32 wanted[KH_MAX_SETS]; /* the machines of each set, by their bits */
+	__u32 n_machines;
+	__u32 pad;
+};
+
+enum kh_detection {
+	KH_OVERWRITTEN = '*',
+	KH_INVALID = 0xff,	 /* what the machines read in place of a byte that is not part of valid UTF-8: no valid text has it */
+	KH_NOT_ASCII = 1 << 15, /* of the features: a byte of 0x80 or more */
+	KH_CHECK_LUHN = 1,
+	KH_CHECK_MOD97 = 2,
+};
+
+/*
+ * One pattern: two automata over classes of bytes. A state is the offset of its row, from the automaton's first: one word for
+ * each class, the offset of the state that follows, then one that is not 0 if a match ends (begins) where the text does.
+ * The rows are in such an order that comparing offsets tells what a state says of the place before the byte that led to it.
+ */
+struct kh_machine {
+	__u32 classes;	/* in words: 256, the class of each byte */
+	__u32 forward;	/* in words: the first row */
+	__u32 backward; /* likewise */
+	__u32 flags;	/* in a row: the last word */
+	__u32 required; /* features that every match has */
+	__u32 check;	/* KH_CHECK_*: what a match has to pass beside; 0: nothing */
+	__u32 start[4]; /* where the forward pass begins, by the kind of the byte before: edge, newline, word, other */
+	__u32 forward_dead_match; /* rows before it: a match ended, and none goes on */
+	__u32 forward_dead;	  /* rows before it: none goes on */
+	__u32 forward_match;	  /* rows from it on: a match ended */
+	__u32 backward_start;
+	__u32 backward_cut;   /* the same for a text that goes on where it was cut */
+	__u32 backward_match; /* rows from it on: a match begins */
+};
+
+/* Frozen before load, with as many words as there are. */
+struct kh_tables {
+	struct kh_machine machines[KH_MAX_MACHINES];
+	__u16 features[256]; /* of each byte */
+	__u8 kinds[256];     /* of each byte: see kh_machine.start */
+	__u16 words[KH_MAX_WORDS];
+};
+
+/* Where a scan is. */
+struct kh_scan {
+	__u32 n;	/* bytes of the value */
+	__u32 cut;	/* not 0: the value has more */
+	__u32 wanted;	/* machines, by their bits */
+	__u32 features; /* that some byte has */
+	__u32 machine;	/* that runs */
+	__u32 at;
+	__u32 row;
+	__u32 begins;	/* not 0: there is a mark */
+	__u32 begin;	/* of the match that is looked at */
+	__u32 end;	/* of the longest one so far */
+	__u32 finished; /* not 0: the forward pass came to the end */
+	__u32 covered;	/* not 0: something was found */
+	__u32 until;	/* covered are the bytes before it */
+	__u32 odd, even, digits, head, rest; /* of a match that has to pass a check: the sums, the characters, an IBAN's two parts */
 };
 
 /* Words that change while the probe is on. */

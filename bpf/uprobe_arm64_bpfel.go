@@ -21,6 +21,9 @@ const (
 	UprobeKhActionKH_DIGEST UprobeKhAction = 2
 	UprobeKhActionKH_PREFIX UprobeKhAction = 3
 	UprobeKhActionKH_SUFFIX UprobeKhAction = 4
+	UprobeKhActionKH_DETECT UprobeKhAction = 5
+	UprobeKhActionKH_ALLOW  UprobeKhAction = 6
+	UprobeKhActionKH_BUCKET UprobeKhAction = 7
 )
 
 type UprobeKhAggregate uint32
@@ -81,9 +84,12 @@ type UprobeKhConfig struct {
 	Popped           uint32
 	UnusedBits       uint32
 	Callers          uint32
-	Pad              uint32
+	WordsMask        uint32
 	_                [4]byte
 	SlowerThanNs     uint64
+	Wanted           [8]uint32
+	N_machines       uint32
+	Pad              uint32
 }
 
 type UprobeKhCount uint32
@@ -110,6 +116,16 @@ type UprobeKhDeadline struct {
 	Admitted   uint64
 }
 
+type UprobeKhDetection uint32
+
+const (
+	UprobeKhDetectionKH_OVERWRITTEN UprobeKhDetection = 42
+	UprobeKhDetectionKH_INVALID     UprobeKhDetection = 255
+	UprobeKhDetectionKH_NOT_ASCII   UprobeKhDetection = 32768
+	UprobeKhDetectionKH_CHECK_LUHN  UprobeKhDetection = 1
+	UprobeKhDetectionKH_CHECK_MOD97 UprobeKhDetection = 2
+)
+
 type UprobeKhGroup struct {
 	_     structs.HostLayout
 	Value UprobeKhValue
@@ -131,8 +147,28 @@ const (
 	UprobeKhLimitKH_GROUP_BYTES   UprobeKhLimit = 64
 	UprobeKhLimitKH_BUCKETS       UprobeKhLimit = 520
 	UprobeKhLimitKH_MAX_CALLERS   UprobeKhLimit = 64
+	UprobeKhLimitKH_MAX_MACHINES  UprobeKhLimit = 32
+	UprobeKhLimitKH_MAX_SETS      UprobeKhLimit = 8
+	UprobeKhLimitKH_MAX_WORDS     UprobeKhLimit = 262144
 	UprobeKhLimitKH_SLOTS_PER_CPU UprobeKhLimit = 4
 )
+
+type UprobeKhMachine struct {
+	_                structs.HostLayout
+	Classes          uint32
+	Forward          uint32
+	Backward         uint32
+	Flags            uint32
+	Required         uint32
+	Check            uint32
+	Start            [4]uint32
+	ForwardDeadMatch uint32
+	ForwardDead      uint32
+	ForwardMatch     uint32
+	BackwardStart    uint32
+	BackwardCut      uint32
+	BackwardMatch    uint32
+}
 
 type UprobeKhOp struct {
 	_      structs.HostLayout
@@ -179,11 +215,13 @@ const (
 type UprobeKhReason uint8
 
 const (
-	UprobeKhReasonKH_OK         UprobeKhReason = 0
-	UprobeKhReasonKH_NIL        UprobeKhReason = 1
-	UprobeKhReasonKH_FAULT      UprobeKhReason = 2
-	UprobeKhReasonKH_BAD_LENGTH UprobeKhReason = 3
-	UprobeKhReasonKH_ADDRESS    UprobeKhReason = 4
+	UprobeKhReasonKH_OK          UprobeKhReason = 0
+	UprobeKhReasonKH_NIL         UprobeKhReason = 1
+	UprobeKhReasonKH_FAULT       UprobeKhReason = 2
+	UprobeKhReasonKH_BAD_LENGTH  UprobeKhReason = 3
+	UprobeKhReasonKH_ADDRESS     UprobeKhReason = 4
+	UprobeKhReasonKH_UNFINISHED  UprobeKhReason = 5
+	UprobeKhReasonKH_NOT_ALLOWED UprobeKhReason = 6
 )
 
 type UprobeKhRecord struct {
@@ -195,6 +233,14 @@ type UprobeKhRecord struct {
 	Bytes      uint32
 	DurationNs uint64
 	Comm       [16]int8
+}
+
+type UprobeKhTables struct {
+	_        structs.HostLayout
+	Machines [32]UprobeKhMachine
+	Features [256]uint16
+	Kinds    [256]uint8
+	Words    [262144]uint16
 }
 
 type UprobeKhUsage struct {
@@ -221,6 +267,7 @@ const (
 	UprobeMapKhCounts    = "kh_counts"
 	UprobeMapKhGroups    = "kh_groups"
 	UprobeMapKhHistogram = "kh_histogram"
+	UprobeMapKhPatterns  = "kh_patterns"
 	UprobeMapKhRing      = "kh_ring"
 	UprobeMapKhScratch   = "kh_scratch"
 	UprobeMapKhState     = "kh_state"
@@ -289,6 +336,7 @@ type UprobeMapSpecs struct {
 	KhCounts    *ebpf.MapSpec `ebpf:"kh_counts"`
 	KhGroups    *ebpf.MapSpec `ebpf:"kh_groups"`
 	KhHistogram *ebpf.MapSpec `ebpf:"kh_histogram"`
+	KhPatterns  *ebpf.MapSpec `ebpf:"kh_patterns"`
 	KhRing      *ebpf.MapSpec `ebpf:"kh_ring"`
 	KhScratch   *ebpf.MapSpec `ebpf:"kh_scratch"`
 	KhState     *ebpf.MapSpec `ebpf:"kh_state"`
@@ -331,6 +379,7 @@ type UprobeMaps struct {
 	KhCounts    *ebpf.Map `ebpf:"kh_counts"`
 	KhGroups    *ebpf.Map `ebpf:"kh_groups"`
 	KhHistogram *ebpf.Map `ebpf:"kh_histogram"`
+	KhPatterns  *ebpf.Map `ebpf:"kh_patterns"`
 	KhRing      *ebpf.Map `ebpf:"kh_ring"`
 	KhScratch   *ebpf.Map `ebpf:"kh_scratch"`
 	KhState     *ebpf.Map `ebpf:"kh_state"`
@@ -344,6 +393,7 @@ func (m *UprobeMaps) Close() error {
 		m.KhCounts,
 		m.KhGroups,
 		m.KhHistogram,
+		m.KhPatterns,
 		m.KhRing,
 		m.KhScratch,
 		m.KhState,

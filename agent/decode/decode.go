@@ -199,7 +199,8 @@ func (r *values) next(longest int) (raw, error) {
 
 var reasons = map[uint8]string{
 	plan.ReasonNil: event.NilPointer, plan.ReasonFault: event.Fault, plan.ReasonBadLength: event.BadLength,
-	plan.ReasonAddress: event.KernelAddress,
+	plan.ReasonAddress:    event.KernelAddress,
+	plan.ReasonUnfinished: event.Unfinished, plan.ReasonNotAllowed: event.NotInSet,
 }
 
 // decode fills in what one record says of the field.

@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -16,6 +19,8 @@ import (
 	"github.com/keyhole-dev/keyhole/agent/decode"
 	"github.com/keyhole-dev/keyhole/agent/plan"
 	"github.com/keyhole-dev/keyhole/agent/plan/plantest"
+	"github.com/keyhole-dev/keyhole/internal/detect"
+	"github.com/keyhole-dev/keyhole/internal/dfa"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
@@ -73,7 +78,7 @@ func TestRoundTrip(t *testing.T) {
 }
 
 func action(r *plantest.Request, v *target.Value) redact.Action {
-	return r.Rules.Decide(redact.Field{Path: v.Path, Names: v.Names, TypeName: v.TypeName, Kind: string(v.Kind)}).Action
+	return r.Rules.Decide(redact.Field{Path: v.Path, Names: v.Names, TypeName: v.TypeName, Kind: string(v.Kind), Size: v.Size}).Action
 }
 
 // follow is the word at a location; the last load has size bytes.
@@ -130,9 +135,21 @@ func look(r *plantest.Request, v *target.Value, hit *plantest.Hit) event.Value {
 			out.Value = fmt.Sprintf("%016x", plantest.SipHash(hit.Key, b))
 			break
 		}
-		out.Value = number(v, b)
+		if out.Value = number(v, b); a.Kind == redact.Bucket {
+			out.Value = powerOfTwo(out.Value, int64(a.N))
+		}
 	}
 	return out
+}
+
+// powerOfTwo is that at or below a number, with its sign, from a magnitude on.
+func powerOfTwo(number string, least int64) string {
+	n, _ := new(big.Int).SetString(number, 10)
+	magnitude := new(big.Int).Abs(n)
+	if n.Sign() == 0 || magnitude.Cmp(big.NewInt(least)) < 0 {
+		return number
+	}
+	return strings.Repeat("-", max(0, -n.Sign())) + new(big.Int).Exp(big.NewInt(2), big.NewInt(int64(magnitude.BitLen()-1)), nil).String()
 }
 
 func number(v *target.Value, b []byte) string {
@@ -226,6 +243,21 @@ func lookAtText(r *plantest.Request, v *target.Value, a redact.Action, hit *plan
 	case redact.Digest:
 		out.Value = fmt.Sprintf("%016x", plantest.SipHash(hit.Key, b))
 		return
+	case redact.Detect:
+		machines, err := detect.Machines(a.Sets)
+		if err != nil {
+			panic(err)
+		}
+		b = dfa.Overwrite(b, out.Truncated, machines...)
+	case redact.Allow:
+		machines, err := detect.Machines(a.Sets)
+		if err != nil {
+			panic(err)
+		}
+		if out.Truncated || !slices.ContainsFunc(machines, func(m *dfa.Machine) bool { return m.Whole(b) }) {
+			*out = event.Value{Kind: out.Kind, Missing: event.NotInSet}
+			return
+		}
 	case redact.Prefix:
 		if v.Kind == target.KindCString { // the others are read as they leave
 			b = b[:partOf(len(b), a.N)]

@@ -21,6 +21,7 @@ import (
 
 	"github.com/keyhole-dev/keyhole/agent/plan"
 	"github.com/keyhole-dev/keyhole/bpf"
+	"github.com/keyhole-dev/keyhole/internal/dfa"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
@@ -192,7 +193,14 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 		spec.Maps[bpf.UprobeMapKhGroups].MaxEntries = 1
 	}
 
-	tables, err := freezeTables(spec, p, o)
+	image, wanted, err := patterns(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := setPatterns(spec.Maps[bpf.UprobeMapKhPatterns], image); err != nil {
+		return nil, err
+	}
+	tables, err := freezeTables(spec, configOf(p, o, image, wanted), p)
 	if err != nil {
 		return nil, err
 	}
@@ -204,6 +212,9 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if err := loaded.KhPatterns.Freeze(); err != nil {
+		return nil, errors.Join(fmt.Errorf("freeze the patterns: %w", err), loaded.Close())
 	}
 	return loaded, nil
 }
@@ -229,7 +240,7 @@ func assign(spec *ebpf.CollectionSpec, p *plan.Plan, options *ebpf.CollectionOpt
 // freezeTables makes the map that holds the program's constants, instead of leaving it to the library, which would map it
 // into this process: this one can be read by the program alone, not through its descriptor either, and the only
 // buffer here that the key was in is zeroed.
-func freezeTables(spec *ebpf.CollectionSpec, p *plan.Plan, o Options) (*ebpf.Map, error) {
+func freezeTables(spec *ebpf.CollectionSpec, c *bpf.UprobeKhConfig, p *plan.Plan) (*ebpf.Map, error) {
 	m := spec.Maps[rodata]
 	m.Name = configMap
 	m.Flags |= unix.BPF_F_WRONLY
@@ -249,7 +260,7 @@ func freezeTables(spec *ebpf.CollectionSpec, p *plan.Plan, o Options) (*ebpf.Map
 	if err != nil {
 		return nil, err
 	}
-	if _, err := binary.Encode(config, binary.NativeEndian, configOf(p, o)); err != nil {
+	if _, err := binary.Encode(config, binary.NativeEndian, c); err != nil {
 		return nil, fmt.Errorf("encode the configuration: %w", err)
 	}
 	const key = unsafe.Offsetof(bpf.UprobeKhConfig{}.Key)
@@ -306,7 +317,7 @@ func opsOf(p *plan.Plan) *[bpf.UprobeKhLimitKH_MAX_OPS]bpf.UprobeKhOp {
 }
 
 // configOf says everything but the key.
-func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
+func configOf(p *plan.Plan, o Options, image *dfa.Image, wanted [bpf.UprobeKhLimitKH_MAX_SETS]uint32) *bpf.UprobeKhConfig {
 	c := &bpf.UprobeKhConfig{
 		LatestDeadlineNs: o.LatestDeadlineNs,
 		StartTicks:       p.Identity.StartTicks,
@@ -317,6 +328,9 @@ func configOf(p *plan.Plan, o Options) *bpf.UprobeKhConfig {
 		N_ops:            uint32(len(p.Ops)),
 		RingQuarter:      uint32(o.RingBytes) / 4,
 		EntryEnd:         uint32(p.EntryEnd()),
+		WordsMask:        uint32(len(image.Words)) - 1,
+		N_machines:       uint32(len(image.Machines)),
+		Wanted:           wanted,
 	}
 	if r := p.Returns; r != nil {
 		c.ReturnIfEnd = uint32(r.IfEnd)

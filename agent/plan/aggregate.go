@@ -28,7 +28,7 @@ func (c *compiler) aggregates() error {
 	}
 	f := &c.plan.Fields[0]
 	switch {
-	case f.Action != (redact.Action{Kind: redact.Keep}).String():
+	case !countable(f):
 		return problem.New(problem.InvalidArgument, "%s %s: %s is redacted (%s, rule %s), and the counts would tell what is withheld; "+
 			"count by another value, or ask the rules' owner to keep the field", flag, path, f.Path, f.Action, f.Rule)
 	case f.Missing != "":
@@ -37,6 +37,12 @@ func (c *compiler) aggregates() error {
 		return problem.New(problem.InvalidArgument, "%s %s: it is a %s; only integers and lengths have a histogram", flag, path, f.TypeName)
 	}
 	return nil
+}
+
+// countable says whether counts by a field tell no more than its values would: numbers are counted as they leave.
+func countable(f *Field) bool {
+	a, err := redact.ParseAction(f.Action)
+	return err == nil && (a.Kind == redact.Keep || a.Kind == redact.Bucket)
 }
 
 func isInteger(k target.Kind) bool {
@@ -70,7 +76,7 @@ func (p *Plan) verifyAggregate() error {
 	}
 	f := &p.Fields[0]
 	switch {
-	case f.Action != (redact.Action{Kind: redact.Keep}).String() || !f.Emits:
+	case !countable(f) || !f.Emits:
 		return fmt.Errorf("counts by %s, which does not leave as it is (%s)", f.Path, f.Action)
 	case f.MaxBytes > maxGroup:
 		return fmt.Errorf("counts by %d bytes of %s", f.MaxBytes, f.Path)

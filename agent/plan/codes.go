@@ -2,7 +2,12 @@
 
 package plan
 
-import "github.com/keyhole-dev/keyhole/internal/redact"
+import (
+	"slices"
+
+	"github.com/keyhole-dev/keyhole/internal/redact"
+	"github.com/keyhole-dev/keyhole/internal/target"
+)
 
 // The numbers below are those of bpf/types.h, and a test reads that file to see that they are.
 
@@ -12,6 +17,7 @@ const (
 	MaxSlots  = 16    // KH_MAX_SLOTS
 	MaxValue  = 4096  // KH_MAX_VALUE: bytes read for one value
 	MaxOut    = 16384 // KH_MAX_OUT: bytes of one record
+	maxSets   = 8     // KH_MAX_SETS
 	poolBytes = 1024  // KH_POOL_BYTES
 	// MaxWaiting is how many calls wait for their return at the same time: KH_MAX_WAITING.
 	MaxWaiting = 65536
@@ -57,7 +63,13 @@ const (
 	ActDigest uint8 = 2
 	ActPrefix uint8 = 3
 	ActSuffix uint8 = 4
+	ActDetect uint8 = 5
+	ActAllow  uint8 = 6
+	ActBucket uint8 = 7
 )
+
+// searches says whether an op looks for what the sets at Aux find.
+func (op *Op) searches() bool { return op.Action == ActDetect || op.Action == ActAllow }
 
 // The comparisons of the ops that compare: enum kh_compare.
 const (
@@ -72,30 +84,39 @@ const (
 
 // The reasons in a value's header: enum kh_reason.
 const (
-	ReasonOK        uint8 = 0
-	ReasonNil       uint8 = 1
-	ReasonFault     uint8 = 2
-	ReasonBadLength uint8 = 3
-	ReasonAddress   uint8 = 4
+	ReasonOK         uint8 = 0
+	ReasonNil        uint8 = 1
+	ReasonFault      uint8 = 2
+	ReasonBadLength  uint8 = 3
+	ReasonAddress    uint8 = 4
+	ReasonUnfinished uint8 = 5
+	ReasonNotAllowed uint8 = 6
 )
 
 // DigestBytes is the length of a digest in a record.
 const DigestBytes = 8
 
-// kernelAction is how an op says an action. Drop has no number: there is no op for it.
-func kernelAction(a redact.Action) (action uint8, n uint16, ok bool) {
+// act makes an op emit a value of a kind by an action, which is any but drop: there is no op for that.
+func (p *Plan) act(op *Op, a redact.Action, k target.Kind) {
 	switch a.Kind {
 	case redact.Keep:
-		return ActKeep, 0, true
-	case redact.Length:
-		return ActLength, 0, true
+		op.Action = ActKeep
 	case redact.Digest:
-		return ActDigest, 0, true
+		op.Action = ActDigest
 	case redact.Prefix:
-		return ActPrefix, uint16(a.N), true
+		op.Action, op.Aux = ActPrefix, uint16(a.N)
 	case redact.Suffix:
-		return ActSuffix, uint16(a.N), true
+		op.Action, op.Aux = ActSuffix, uint16(a.N)
+	case redact.Detect:
+		op.Action, op.Aux = ActDetect, uint16(slices.Index(p.Sets, a.Sets))
+	case redact.Allow:
+		op.Action, op.Aux = ActAllow, uint16(slices.Index(p.Sets, a.Sets))
+	case redact.Bucket:
+		op.Action, op.Off = ActBucket, int32(a.N)
+		if k == target.KindInt {
+			op.N = uint32(CmpSigned)
+		}
 	default:
-		return 0, 0, false
+		op.Action = ActLength
 	}
 }

@@ -31,8 +31,10 @@ func TestNumbersAreTheKernels(t *testing.T) {
 		"KH_MAX_REGS":    maxRegs,
 		"KH_OP_END":      int(OpEnd), "KH_OP_REG": int(OpReg), "KH_OP_LOAD": int(OpLoad), "KH_OP_EMIT": int(OpEmit), "KH_OP_BYTES": int(OpBytes),
 		"KH_OP_CSTR": int(OpCStr), "KH_OP_IF_INT": int(OpIfInt), "KH_OP_IF_BYTES": int(OpIfBytes), "KH_OP_IF_CSTR": int(OpIfCStr),
-		"KH_OP_TEST": int(OpTest),
-		"KH_KEEP":    int(ActKeep), "KH_LENGTH": int(ActLength), "KH_DIGEST": int(ActDigest), "KH_PREFIX": int(ActPrefix), "KH_SUFFIX": int(ActSuffix),
+		"KH_OP_TEST": int(OpTest), "KH_MAX_SETS": maxSets,
+		"KH_KEEP": int(ActKeep), "KH_LENGTH": int(ActLength), "KH_DIGEST": int(ActDigest), "KH_PREFIX": int(ActPrefix), "KH_SUFFIX": int(ActSuffix),
+		"KH_DETECT": int(ActDetect), "KH_ALLOW": int(ActAllow), "KH_BUCKET": int(ActBucket),
+		"KH_UNFINISHED": int(ReasonUnfinished), "KH_NOT_ALLOWED": int(ReasonNotAllowed),
 		"KH_EQ": int(CmpEQ), "KH_NE": int(CmpNE), "KH_LT": int(CmpLT), "KH_LE": int(CmpLE), "KH_GT": int(CmpGT), "KH_GE": int(CmpGE),
 		"KH_SIGNED": int(CmpSigned),
 		"KH_OK":     int(ReasonOK), "KH_NIL": int(ReasonNil), "KH_FAULT": int(ReasonFault), "KH_BAD_LENGTH": int(ReasonBadLength), "KH_ADDRESS": int(ReasonAddress),
@@ -43,7 +45,7 @@ func TestNumbersAreTheKernels(t *testing.T) {
 		}
 	}
 	for name := range kernel { // what the kernel learns, the plan has to learn
-		for _, prefix := range []string{"KH_OP_", "KH_NIL", "KH_FAULT", "KH_BAD"} {
+		for _, prefix := range []string{"KH_OP_", "KH_NIL", "KH_FAULT", "KH_BAD", "KH_UNFIN", "KH_NOT"} {
 			if _, known := ours[name]; strings.HasPrefix(name, prefix) && !known {
 				t.Errorf("bpf/types.h has %s, and there is no constant for it here", name)
 			}

@@ -134,6 +134,9 @@ func (c *compiler) compile() error {
 			}
 		}
 	}
+	if len(c.plan.Sets) > maxSets {
+		return problem.New(problem.InvalidArgument, "the rules search the values for %d different lists of sets, and one probe can for %d; capture fewer values", len(c.plan.Sets), maxSets)
+	}
 	if err := c.redactionsApply(); err != nil {
 		return err
 	}
@@ -163,7 +166,7 @@ func (c *compiler) fits(flag, path string) error {
 func (c *compiler) decide(v *target.Value) redact.Decision {
 	kind := string(v.Kind)
 	d := c.rules.Decide(redact.Field{
-		Path: v.Path, Names: v.Names, Types: v.Types, Embedded: v.Embedded, TypeName: v.TypeName, Kind: kind, Function: c.target.Function.Name,
+		Path: v.Path, Names: v.Names, Types: v.Types, Embedded: v.Embedded, TypeName: v.TypeName, Kind: kind, Size: v.Size, Function: c.target.Function.Name,
 	})
 	if c.target.Identity.Kernel != "" && v.Kind == target.KindPointer {
 		// Whoever knows one address of the kernel's knows where all of it is, and no owner of a field speaks for that.
@@ -178,6 +181,9 @@ func (c *compiler) decide(v *target.Value) redact.Decision {
 			action = redact.Action{Kind: redact.Drop}
 		}
 		d = d.With(action, redact.RuleRequest).For(kind)
+	}
+	if d.Action.Kind == redact.Bucket && v.BigEndian {
+		d.Action, d.Note = redact.Action{Kind: redact.Digest}, "digest: the kernel has no bucket for a number in another byte order"
 	}
 	return d
 }
@@ -200,9 +206,8 @@ func (c *compiler) field(b *builder, v *target.Value) Field {
 		Path: v.Path, TypeName: v.TypeName, Kind: v.Kind, Size: v.Size, BigEndian: v.BigEndian,
 		Action: d.Action.String(), Rule: d.Rule, Detail: d.Note,
 	}
-	action, part, emits := kernelAction(d.Action)
 	switch {
-	case !emits:
+	case d.Action.Kind == redact.Drop:
 		f.Missing = event.Redacted
 		return f
 	case v.Missing != "":
@@ -213,14 +218,18 @@ func (c *compiler) field(b *builder, v *target.Value) Field {
 		return f
 	}
 	f.Emits = true
-	op := Op{Action: action, Aux: part, Off: int32(v.Offset), User: v.User && readsText(v.Kind)}
+	if d.Action.Sets != "" && !slices.Contains(c.plan.Sets, d.Action.Sets) {
+		c.plan.Sets = append(c.plan.Sets, d.Action.Sets)
+	}
+	op := Op{User: v.User && readsText(v.Kind)}
+	c.plan.act(&op, d.Action, v.Kind)
 	switch v.Kind {
 	case target.KindString, target.KindBytes:
-		op.Code, op.N = OpBytes, c.plan.Limits.ValueBytes
+		op.Code, op.N, op.Off = OpBytes, c.plan.Limits.ValueBytes, int32(v.Offset)
 		f.MaxBytes = leaves(d.Action, int(op.N))
 		b.use(op, b.locate(&v.Data, 8, v.User, v.Path), b.locate(&v.Length, 8, v.User, v.Path), v.Path)
 	case target.KindCString:
-		op.Code, op.N = OpCStr, textCap(v, c.plan.Limits.ValueBytes)
+		op.Code, op.N, op.Off = OpCStr, textCap(v, c.plan.Limits.ValueBytes), int32(v.Offset)
 		f.MaxBytes = leaves(d.Action, int(op.N))
 		b.use(op, b.locate(&v.Data, 8, v.User, v.Path), nil, v.Path)
 	case target.KindError:
@@ -252,7 +261,7 @@ func textCap(v *target.Value, limit uint32) uint32 {
 // leaves is how many bytes of a value of at most n an action lets out.
 func leaves(a redact.Action, n int) int {
 	switch a.Kind {
-	case redact.Keep:
+	case redact.Keep, redact.Detect, redact.Allow, redact.Bucket:
 		return n
 	case redact.Digest:
 		return DigestBytes
@@ -290,7 +299,12 @@ func (c *compiler) condition(condition probe.Condition) error {
 		return refuse(problem.InvalidArgument, "%s names more than one value", v.Path)
 	}
 	d := c.decide(v)
-	if d.Action.Kind != redact.Keep {
+	switch {
+	case comparable(d.Action, condition.Literal.Magnitude):
+	case d.Action.Kind == redact.Bucket && d.Action.N > 0:
+		return refuse(problem.InvalidArgument, "of %s only the power of two leaves from %d on (rule %s), and a condition would tell by firing what is withheld; "+
+			"compare it with less, or ask the rules' owner to keep the field", v.Path, d.Action.N, d.Rule)
+	default:
 		return refuse(problem.InvalidArgument, "%s is redacted (%s, rule %s), and a condition would tell by firing what is withheld; "+
 			"leave it out, or ask the rules' owner to keep the field", v.Path, d.Action, d.Rule)
 	}
@@ -310,6 +324,12 @@ func (c *compiler) condition(condition probe.Condition) error {
 	}
 	c.build.use(op, data, length, v.Path)
 	return nil
+}
+
+// comparable says whether comparing a value with a number of this magnitude (of text: 0) tells nothing that its action withholds. Of a
+// number in a bucket it does not if the bucket begins behind it: whatever is in there is above, or below, alike.
+func comparable(a redact.Action, magnitude uint64) bool {
+	return a.Kind == redact.Keep || a.Kind == redact.Bucket && magnitude < uint64(a.N)
 }
 
 // dataSize is what the last load of a value's data reads: the scalar, or a pointer.

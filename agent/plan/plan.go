@@ -23,6 +23,8 @@ type Plan struct {
 	Ops      []Op            `json:"ops"`
 	IfEnd    int             `json:"ifEnd"` // Ops[:IfEnd] decide, Ops[IfEnd:] capture
 	Pool     []byte          `json:"pool"`  // constants of conditions
+	// Sets are what values are searched for, each a list as detect.Parse writes it; an op that detects names one by its index.
+	Sets []string `json:"sets,omitempty"`
 	// Conditions are what Ops[:IfEnd] compare, one for each comparing op, in order.
 	Conditions []Condition `json:"conditions,omitempty"`
 	Fields     []Field     `json:"fields"`

@@ -9,7 +9,6 @@ import (
 
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
-	"github.com/keyhole-dev/keyhole/internal/redact"
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
 
@@ -48,7 +47,7 @@ func (c *compiler) returns() error {
 // failed appends the condition that a call failed.
 func (c *compiler) failed(b *builder, v *target.Value) error {
 	d := c.decide(v)
-	if d.Action.Kind != redact.Keep {
+	if !comparable(d.Action, 0) {
 		return problem.New(problem.InvalidArgument, "--errors-only: the result %s is redacted (%s, rule %s), and leaving calls out by it would tell "+
 			"what is withheld", v.Path, d.Action, d.Rule)
 	}

@@ -3,10 +3,13 @@
 package plan
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/keyhole-dev/keyhole/internal/detect"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/redact"
@@ -34,6 +37,9 @@ func (p *Plan) verify() error {
 	if len(p.Ops) > MaxOps || p.IfEnd < 0 || p.IfEnd > len(p.Ops) || len(p.Pool) > poolBytes {
 		return fmt.Errorf("%d ops of which %d decide, with %d bytes of constants: out of bounds", len(p.Ops), p.IfEnd, len(p.Pool))
 	}
+	if err := p.verifySets(); err != nil {
+		return err
+	}
 	if start, total := p.layout(); start > maxStart || total > MaxOut {
 		return fmt.Errorf("a record of %d bytes, whose last value begins at %d, does not fit", total, start)
 	}
@@ -46,6 +52,22 @@ func (p *Plan) verify() error {
 		return fmt.Errorf("returns: %w", err)
 	}
 	return errors.Join(p.verifyAggregate(), p.verifyStack(), p.verifyOps())
+}
+
+// verifySets says whether each list of sets is one that there is, and is searched for.
+func (p *Plan) verifySets() error {
+	if len(p.Sets) > maxSets {
+		return fmt.Errorf("%d lists of sets; the most is %d", len(p.Sets), maxSets)
+	}
+	for i, list := range p.Sets {
+		if canonical, err := detect.Parse(list); err != nil || canonical != list || slices.Contains(p.Sets[:i], list) {
+			return fmt.Errorf("list of sets %.64q: unknown, not in order, or there twice", list)
+		}
+		if !slices.ContainsFunc(p.Ops, func(op Op) bool { return op.searches() && int(op.Aux) == i }) {
+			return fmt.Errorf("no op searches for %s", list)
+		}
+	}
+	return nil
 }
 
 func (l *Limits) verify() error {
@@ -74,6 +96,8 @@ func (f *Field) verify(kernel bool) error {
 		return fmt.Errorf("no op reads a %s of %d bytes", f.Kind, f.Size)
 	case f.Kind == target.KindPointer && f.Emits && kernel:
 		return errors.New("an address of the kernel's is emitted")
+	case action.Kind == redact.Bucket && f.BigEndian:
+		return errors.New("the bucket of a number in another byte order would be that of another number")
 	case action.For(string(f.Kind)) != action:
 		return fmt.Errorf("%s means nothing for a value of kind %s", action, f.Kind)
 	case f.MaxBytes < 0 || f.MaxBytes > MaxValue || !f.Emits && f.MaxBytes != 0:
@@ -190,7 +214,7 @@ func (v *verifier) op(op Op, deciding bool) error {
 		}
 		return v.fill(op.Dst)
 	case OpEmit:
-		if !scalar(op.Arg) || op.Dst != 0 || op.Off != 0 || op.N != 0 {
+		if !scalar(op.Arg) || op.Dst != 0 {
 			return fmt.Errorf("emits a number of %d bytes", op.Arg)
 		}
 		return errors.Join(v.use(op.Src), v.emit(op))
@@ -205,7 +229,7 @@ func (v *verifier) op(op Op, deciding bool) error {
 		if !scalar(op.Arg) || op.Dst != 0 || op.Off != 0 || uint8(op.N)&^CmpSigned > CmpGE || op.N > 0xff {
 			return errors.New("no such comparison")
 		}
-		return errors.Join(v.use(op.Src), v.condition(op.Aux, 8))
+		return errors.Join(v.use(op.Src), v.condition(op, 8))
 	case OpIfBytes, OpIfCStr:
 		if op.Arg > CmpNE || op.N > probe.MaxLiteralBytes || op.Code == OpIfCStr && op.Dst != 0 {
 			return errors.New("no such comparison")
@@ -214,7 +238,7 @@ func (v *verifier) op(op Op, deciding bool) error {
 		if op.Code == OpIfBytes {
 			err = errors.Join(err, v.use(op.Dst))
 		}
-		return errors.Join(err, v.condition(op.Aux, int(op.N)))
+		return errors.Join(err, v.condition(op, int(op.N)))
 	default:
 		return fmt.Errorf("unknown code %d", op.Code)
 	}
@@ -251,8 +275,9 @@ func (v *verifier) use(slot uint8) error {
 	return nil
 }
 
-func (v *verifier) condition(aux uint16, n int) error {
-	if int(aux)+n > len(v.plan.Pool) || aux%8 != 0 {
+func (v *verifier) condition(op Op, n int) error {
+	aux := int(op.Aux)
+	if aux+n > len(v.plan.Pool) || aux%8 != 0 {
 		return fmt.Errorf("a constant of %d bytes at %d is not in the pool", n, aux)
 	}
 	if v.conditions >= len(v.wanted) {
@@ -260,7 +285,15 @@ func (v *verifier) condition(aux uint16, n int) error {
 	}
 	c := &v.wanted[v.conditions]
 	v.conditions++
-	if c.Action != (redact.Action{Kind: redact.Keep}).String() || c.Rule == "" {
+	action, err := redact.ParseAction(c.Action)
+	var magnitude uint64
+	if op.Code == OpIfInt {
+		magnitude = binary.LittleEndian.Uint64(v.plan.Pool[aux:])
+		if unused := 64 - 8*op.Arg; op.N&uint32(CmpSigned) != 0 && int64(magnitude<<unused) < 0 {
+			magnitude = -uint64(int64(magnitude<<unused) >> unused)
+		}
+	}
+	if err != nil || !comparable(action, magnitude) || c.Rule == "" {
 		return fmt.Errorf("compares %s, which is redacted (%s)", c.Path, c.Action)
 	}
 	return nil
@@ -294,8 +327,10 @@ func (v *verifier) emit(op Op) error {
 	if err != nil {
 		return err
 	}
-	number, part, emits := kernelAction(action)
-	if !emits || op.Action != number || op.Aux != part {
+	var as Op
+	v.plan.act(&as, action, f.Kind)
+	if action.Kind == redact.Drop || action.Sets != "" && int(as.Aux) >= len(v.plan.Sets) || op.Action != as.Action || op.Aux != as.Aux ||
+		op.Code == OpEmit && (op.Off != as.Off || op.N != as.N) {
 		return fmt.Errorf("emits %s otherwise than as %s", f.Path, action)
 	}
 	want, longest := OpEmit, f.Size
@@ -308,7 +343,7 @@ func (v *verifier) emit(op Op) error {
 	if op.Code != want || want == OpEmit && int(op.Arg) != f.Size || want == OpBytes && op.Arg != 0 {
 		return fmt.Errorf("emits %s, a %s of %d bytes, as something else", f.Path, f.Kind, f.Size)
 	}
-	if op.N > v.plan.Limits.ValueBytes || want != OpEmit && op.N == 0 || leaves(action, longest) != f.MaxBytes {
+	if want != OpEmit && (op.N > v.plan.Limits.ValueBytes || op.N == 0) || leaves(action, longest) != f.MaxBytes {
 		return fmt.Errorf("%s can have another length than the %d bytes of its field", f.Path, f.MaxBytes)
 	}
 	return nil

@@ -22,6 +22,9 @@ func want(re *regexp.Regexp, text []byte) [][2]int {
 	return found
 }
 
+// whole finds the texts of which a pattern matches everything.
+func whole(pattern string) *regexp.Regexp { return regexp.MustCompile(`\A(?:` + pattern + `)\z`) }
+
 func agree(t *testing.T, pattern string, text []byte) {
 	t.Helper()
 	re, err := regexp.Compile(pattern)
@@ -38,6 +41,9 @@ func agree(t *testing.T, pattern string, text []byte) {
 	}
 	if got, want := m.Matches(text, false), want(re, text); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%q in %q: found %v; regexp finds %v", pattern, text, got, want)
+	}
+	if got, want := m.Whole(text), whole(pattern).Match(text); got != want {
+		t.Errorf("%q is all of %q: %v; regexp says %v", pattern, text, got, want)
 	}
 }
 
@@ -99,8 +105,12 @@ func TestRandomPatterns(t *testing.T) {
 		if err != nil {
 			continue
 		}
+		all := whole(pattern)
 		for range 10 {
 			s := text(r)
+			if got, want := m.Whole(s), all.Match(s); got != want {
+				t.Fatalf("%q is all of %q: %v; regexp says %v", pattern, s, got, want)
+			}
 			if got, want := m.Matches(s, false), want(re, s); fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Fatalf("%q in %q: found %v; regexp finds %v", pattern, s, got, want)
 			}

@@ -139,6 +139,22 @@ func (p *pass) longest(i int) int {
 	return end
 }
 
+// Whole says whether a machine matches all of text, as regexp does with \A in front of its pattern and \z behind it, and whether that
+// passes its check.
+func (m *Machine) Whole(text []byte) bool {
+	t := &m.Forward
+	s := t.Start[kindEdge]
+	sums := sums{check: m.Check}
+	for _, b := range Normalize(text) {
+		s = t.Next[int(s)*t.Classes+int(m.Class[b])]
+		if t.Flags[s]&FlagDead != 0 {
+			return false
+		}
+		sums.add(b)
+	}
+	return t.Flags[s]&FlagAtEnd != 0 && sums.pass()
+}
+
 // sums are what the checks need of the characters of a match, in order.
 type sums struct {
 	check      Check

@@ -88,6 +88,8 @@ const (
 	Redacted      = "redacted" // dropped: no op read it
 	TooDeep       = "too deep"
 	NotAllowed    = "not allowed" // the node lets probes read no memory there
+	NotInSet      = "not in an allowed set"
+	Unfinished    = "redaction unfinished" // what should have overwritten parts of it could not be run, so nothing left
 	Malformed     = "malformed record"
 )
 

@@ -102,6 +102,7 @@ type Field struct {
 	Embedded []int    // indexes of names that a path may leave out
 	TypeName string
 	Kind     string // as target.Kind has it
+	Size     int    // in bytes, of a number
 	Function string // that the field is an argument of, or lies below one
 }
 

@@ -30,7 +30,7 @@ const (
 	maxLong        = 4096
 )
 
-// registers are those of an architecture that an op can read, a bit for each by its DWARF number: bpf/kernel.h copies no others.
+// registers are those of an architecture that an op can read, a bit for each by its DWARF number: bpf/kernel.h knows no others.
 var registers = map[string]uint32{"amd64": 1<<17 - 1, "arm64": 1<<16 - 1 | 1<<28 | 1<<31}
 
 // HasRegister says whether an op can read a register of an architecture, by its DWARF number.

@@ -62,7 +62,7 @@ func Draw(t *rapid.T, registers ...int) Request {
 		if action.Kind != 0 {
 			rules = append(rules, redact.Rule{ID: fmt.Sprintf("test/%d", i), Match: redact.Match{Path: v.Path}, Action: action})
 		}
-		if v.Missing == "" && action.Kind == redact.Keep && rapid.IntRange(0, 3).Draw(t, "condition") == 0 {
+		if v.Missing == "" && (action.Kind == redact.Keep || action.Kind == redact.Bucket && action.N > 100) && rapid.IntRange(0, 3).Draw(t, "condition") == 0 {
 			if where := drawCondition(t, &v); where != "" && spec.Where == "" {
 				spec.Where = where
 			}
@@ -131,10 +131,19 @@ func behind(l target.Location) target.Location {
 // drawAction may return none: the defaults decide.
 func drawAction(t *rapid.T) redact.Action {
 	a := redact.Action{Kind: rapid.SampledFrom([]redact.Kind{
-		0, redact.Keep, redact.Keep, redact.Keep, redact.Prefix, redact.Suffix, redact.Suffix, redact.Digest, redact.Length, redact.Drop,
+		0, redact.Keep, redact.Keep, redact.Keep, redact.Prefix, redact.Suffix, redact.Suffix, redact.Digest, redact.Length, redact.Drop, redact.Detect, redact.Detect,
+		redact.Allow, redact.Bucket, redact.Bucket,
 	}).Draw(t, "action")}
 	if a.Kind == redact.Prefix || a.Kind == redact.Suffix {
 		a.N = rapid.IntRange(1, 12).Draw(t, "part")
+	}
+	switch a.Kind {
+	case redact.Detect:
+		a.Sets = rapid.SampledFrom([]string{"all", "card,email", "phone"}).Draw(t, "sets")
+	case redact.Allow:
+		a.Sets = rapid.SampledFrom([]string{"card,email", "phone"}).Draw(t, "sets")
+	case redact.Bucket:
+		a.N = rapid.SampledFrom([]int{0, 1, 101, 1000, redact.MaxBucket}).Draw(t, "least")
 	}
 	return a
 }

@@ -8,8 +8,12 @@ import (
 	"encoding/binary"
 	"math"
 	"math/bits"
+	"slices"
 
 	"github.com/keyhole-dev/keyhole/agent/plan"
+	"github.com/keyhole-dev/keyhole/internal/detect"
+	"github.com/keyhole-dev/keyhole/internal/dfa"
+	"github.com/keyhole-dev/keyhole/internal/redact"
 )
 
 // Memory is the readable memory of a process: regions by their first address. They do not touch each other.
@@ -218,10 +222,22 @@ func (m *machine) number(op plan.Op) leaving {
 	switch op.Action {
 	case plan.ActKeep:
 		v.bytes = low
+	case plan.ActBucket:
+		v.bytes = binary.LittleEndian.AppendUint64(nil, coarse(op, src.value))[:op.Arg]
 	case plan.ActDigest:
 		v.bytes = m.digest(low)
 	}
 	return v
+}
+
+// coarse is the power of two of a number, with its sign, from a magnitude on.
+func coarse(op plan.Op, value uint64) uint64 {
+	unused := 64 - 8*op.Arg
+	magnitude, sign := value<<unused>>unused, uint64(1)
+	if signed := int64(value<<unused) >> unused; op.N == uint32(plan.CmpSigned) && signed < 0 {
+		magnitude, sign = -uint64(signed), ^uint64(0)
+	}
+	return sign * redact.Action{Kind: redact.Bucket, N: int(op.Off)}.Bucketed(magnitude)
 }
 
 // lengthBits is KH_LENGTH_BITS.
@@ -261,10 +277,29 @@ func (m *machine) bytes(op plan.Op) leaving {
 	if n > 0 && !m.hit.Memory.Read(v.bytes, from) {
 		return leaving{reason: plan.ReasonFault}
 	}
-	if op.Action == plan.ActDigest {
+	switch op.Action {
+	case plan.ActDigest:
 		v.bytes = m.digest(v.bytes)
+	case plan.ActDetect, plan.ActAllow:
+		return m.search(op, v)
 	}
 	return v
+}
+
+// search is what leaves of a value that is searched for patterns.
+func (m *machine) search(op plan.Op, v leaving) leaving {
+	machines, err := detect.Machines(m.plan.Sets[op.Aux])
+	if err != nil {
+		panic("plantest: the shipped sets compile: " + err.Error())
+	}
+	if op.Action == plan.ActDetect {
+		v.bytes = dfa.Overwrite(v.bytes, v.truncated, machines...)
+		return v
+	}
+	if !v.truncated && slices.ContainsFunc(machines, func(m *dfa.Machine) bool { return m.Whole(v.bytes) }) {
+		return v
+	}
+	return leaving{reason: plan.ReasonNotAllowed}
 }
 
 func (m *machine) cString(op plan.Op) leaving {
@@ -288,6 +323,9 @@ func (m *machine) cString(op plan.Op) leaving {
 		v.bytes = got
 	case plan.ActDigest:
 		v.bytes = m.digest(got)
+	case plan.ActDetect, plan.ActAllow:
+		v.bytes = got
+		return m.search(op, v)
 	case plan.ActPrefix:
 		v.bytes = got[:part]
 	case plan.ActSuffix:

@@ -139,6 +139,8 @@ func leaves(f *keyholev1.Field) table.Span {
 		return dim("its length  " + hidden + "(17)")
 	case redact.Digest:
 		return dim("digest  #5be1c0ffee15900d")
+	case redact.Detect:
+		return table.Text("the value, " + a.Sets + " overwritten  to ****")
 	case redact.Suffix:
 		return table.Text(fmt.Sprintf("last %s  %s%s", plural(a.N, "byte"), hidden, sample("4242", a.N)))
 	case redact.Prefix:
