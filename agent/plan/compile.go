@@ -114,9 +114,20 @@ type compiler struct {
 	spec   *probe.Spec
 	plan   *Plan
 	build  builder
+
+	decisions map[*target.Value]redact.Decision
 }
 
 func (c *compiler) compile() error {
+	c.decisions = make(map[*target.Value]redact.Decision)
+	c.withhold(pointers(c.target.Values), false)
+	if r := c.target.Returns; r != nil {
+		values := pointers(r.Values)
+		if r.Failed != nil {
+			values = append(values, r.Failed)
+		}
+		c.withhold(values, true)
+	}
 	if err := c.conditions(); err != nil {
 		return err
 	}
@@ -134,9 +145,6 @@ func (c *compiler) compile() error {
 			}
 		}
 	}
-	if len(c.plan.Sets) > maxSets {
-		return problem.New(problem.InvalidArgument, "the rules search the values for %d different lists of sets, and one probe can for %d; capture fewer values", len(c.plan.Sets), maxSets)
-	}
 	if err := c.redactionsApply(); err != nil {
 		return err
 	}
@@ -150,6 +158,9 @@ func (c *compiler) compile() error {
 	if err := c.returns(); err != nil {
 		return err
 	}
+	if len(c.plan.Sets) > maxSets {
+		return problem.New(problem.InvalidArgument, "the rules search the values for %d different lists of sets, and one probe can for %d; capture fewer values", len(c.plan.Sets), maxSets)
+	}
 	return c.stack()
 }
 
@@ -162,8 +173,19 @@ func (c *compiler) fits(flag, path string) error {
 	return nil
 }
 
-// decide is what becomes of a value: what the rules say, or stricter where the requester asked for it.
-func (c *compiler) decide(v *target.Value) redact.Decision {
+func pointers(values []target.Value) []*target.Value {
+	var all []*target.Value
+	for i := range values {
+		all = append(all, &values[i])
+	}
+	return all
+}
+
+// decide is what becomes of a value.
+func (c *compiler) decide(v *target.Value) redact.Decision { return c.decisions[v] }
+
+// decideAlone is what becomes of a value whose bytes no other one has: what the rules say, or stricter where the requester asked for it.
+func (c *compiler) decideAlone(v *target.Value) redact.Decision {
 	kind := string(v.Kind)
 	d := c.rules.Decide(redact.Field{
 		Path: v.Path, Names: v.Names, Types: v.Types, Embedded: v.Embedded, TypeName: v.TypeName, Kind: kind, Size: v.Size, Function: c.target.Function.Name,

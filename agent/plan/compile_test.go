@@ -64,8 +64,8 @@ func paths(values []target.Value) []string {
 // TestRequestedRedaction: a requester makes things stricter, never weaker, for a value and all below it.
 func TestRequestedRedaction(t *testing.T) {
 	values := []target.Value{
-		text("user.Email", in(rax), in(rbx)), text("user.Password", in(rax), in(rbx)), text("username", in(rax), in(rbx)),
-		text("sku", in(rax), in(rbx)), value("qty", target.KindInt, "int", 8, in(rcx)), text("card", in(rax), in(rbx)),
+		text("user.Email", in(rax, 16), in(rbx)), text("user.Password", in(rax, 32), in(rbx)), text("username", in(rax, 48), in(rbx)),
+		text("sku", in(rax, 64), in(rbx)), value("qty", target.KindInt, "int", 8, in(rcx)), text("card", in(rax, 80), in(rbx)),
 	}
 	spec := request("", paths(values)...)
 	spec.Redact = []probe.Redaction{

@@ -28,9 +28,11 @@ type Plan struct {
 	// Conditions are what Ops[:IfEnd] compare, one for each comparing op, in order.
 	Conditions []Condition `json:"conditions,omitempty"`
 	Fields     []Field     `json:"fields"`
-	Returns    *Returns    `json:"returns,omitempty"` // nil: nothing looks at returns
-	Stack      *Stack      `json:"stack,omitempty"`   // nil: nobody asked for callers
-	Limits     Limits      `json:"limits"`
+	// Withheld are the values that do not leave as they are, and where they are.
+	Withheld []Withheld `json:"withheld,omitempty"`
+	Returns  *Returns   `json:"returns,omitempty"` // nil: nothing looks at returns
+	Stack    *Stack     `json:"stack,omitempty"`   // nil: nobody asked for callers
+	Limits   Limits     `json:"limits"`
 	// Goroutine is set if the first emitted value is the goroutine's number.
 	Goroutine    bool   `json:"goroutine"`
 	PolicyDigest string `json:"policyDigest"`

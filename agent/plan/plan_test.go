@@ -274,8 +274,8 @@ func TestCompileRefuses(t *testing.T) {
 			label := value("label", target.KindCString, "char [8]", 8, in(rdi))
 			label.Capacity = 8
 			values := []target.Value{
-				value("qty", target.KindInt, "int", 8, in(rbx)), text("sku", in(rcx), in(rdi)), text("kept", in(rcx), in(rdi)),
-				text("password", in(rcx), in(rdi)), value("ok", target.KindBool, "bool", 1, in(rsi)), gone,
+				value("qty", target.KindInt, "int", 8, in(rbx)), text("sku", in(rcx), in(rdi)), text("kept", in(rcx, 8), in(rdi)),
+				text("password", in(rcx, 24), in(rdi)), value("ok", target.KindBool, "bool", 1, in(rsi)), gone,
 				value("small", target.KindInt, "int8", 1, in(rsi)), value("flags", target.KindUint, "uint16", 2, in(rsi)),
 				value("price_f", target.KindFloat, "float64", 8, in(rsi, 8)), label,
 			}

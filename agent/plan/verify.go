@@ -135,7 +135,7 @@ func (p *Plan) verifyOps() error {
 	if err := v.end(); err != nil || p.Returns == nil {
 		return err
 	}
-	v = verifier{plan: p, fields: p.Returns.Results, wanted: p.Returns.Conditions, goroutine: true}
+	v = verifier{plan: p, fields: p.Returns.Results, wanted: p.Returns.Conditions, goroutine: true, atReturn: true}
 	for i, op := range p.Ops[end:] {
 		if op.Code.compares() && op.Code != OpIfInt {
 			return fmt.Errorf("op %d: compares text at the return, where no memory is for it", end+i)
@@ -164,10 +164,14 @@ func (v *verifier) end() error {
 }
 
 type verifier struct {
-	plan       *Plan
-	fields     []Field     // to be emitted on this side
-	wanted     []Condition // to be compared on this side
-	slots      [MaxSlots]struct{ filled, used, user bool }
+	plan   *Plan
+	fields []Field     // to be emitted on this side
+	wanted []Condition // to be compared on this side
+	slots  [MaxSlots]struct {
+		filled, used, user bool
+		at                 place
+	}
+	atReturn   bool
 	conditions int  // comparing ops so far
 	goroutine  bool // its number was emitted
 	field      int  // all fields before this one are dealt with
@@ -191,7 +195,9 @@ func (v *verifier) op(op Op, deciding bool) error {
 		if op.Arg >= maxRegs || op.N > 7 || op.Src != 0 || op.Off != 0 || op.Aux != 0 {
 			return errors.New("no such register, or shift")
 		}
-		return v.fill(op.Dst)
+		err := v.fill(op.Dst)
+		v.slots[op.Dst].at = place{Register: int(op.Arg), Shift: int(op.N)}
+		return err
 	case OpLoad:
 		if !scalar(op.Arg) || op.N != 0 || op.Aux != 0 {
 			return fmt.Errorf("a load of %d bytes", op.Arg)
@@ -202,8 +208,9 @@ func (v *verifier) op(op Op, deciding bool) error {
 		if err := v.follow(op); err != nil {
 			return err
 		}
+		at := v.slots[op.Src].at.load(op.Off)
 		err := v.fill(op.Dst)
-		v.slots[op.Dst].user = op.User
+		v.slots[op.Dst].user, v.slots[op.Dst].at = op.User, at
 		return err
 	case OpTest:
 		if op != (Op{Code: OpTest, Dst: op.Dst, Src: op.Src}) {
@@ -212,7 +219,10 @@ func (v *verifier) op(op Op, deciding bool) error {
 		if err := v.use(op.Src); err != nil {
 			return err
 		}
-		return v.fill(op.Dst)
+		at := v.slots[op.Src].at
+		err := v.fill(op.Dst)
+		v.slots[op.Dst].at = at
+		return err
 	case OpEmit:
 		if !scalar(op.Arg) || op.Dst != 0 {
 			return fmt.Errorf("emits a number of %d bytes", op.Arg)
@@ -296,7 +306,7 @@ func (v *verifier) condition(op Op, n int) error {
 	if err != nil || !comparable(action, magnitude) || c.Rule == "" {
 		return fmt.Errorf("compares %s, which is redacted (%s)", c.Path, c.Action)
 	}
-	return nil
+	return v.withheld(op, c.Path, func(a redact.Action) bool { return comparable(a, magnitude) })
 }
 
 // nextField is the next field that an op has to emit; nil if there is none.
@@ -316,7 +326,7 @@ func (v *verifier) emit(op Op) error {
 		if op != (Op{Code: OpEmit, Src: op.Src, Arg: goroutineBytes}) {
 			return errors.New("the first value is not the goroutine's number")
 		}
-		return nil
+		return v.withheld(op, "the goroutine's number", func(redact.Action) bool { return false })
 	}
 	f := v.nextField()
 	if f == nil {
@@ -346,5 +356,5 @@ func (v *verifier) emit(op Op) error {
 	if want != OpEmit && (op.N > v.plan.Limits.ValueBytes || op.N == 0) || leaves(action, longest) != f.MaxBytes {
 		return fmt.Errorf("%s can have another length than the %d bytes of its field", f.Path, f.MaxBytes)
 	}
-	return nil
+	return v.withheld(op, f.Path, func(a redact.Action) bool { return redact.Stricter(action, a) == action })
 }

@@ -133,7 +133,7 @@ func TestVerifySeesEveryWeakening(t *testing.T) {
 		if op.Code != plan.OpEmit && op.Code != plan.OpBytes {
 			continue
 		}
-		for action := range uint8(6) {
+		for action := range plan.ActBucket + 1 {
 			for aux := range uint16(6) {
 				if action == op.Action && aux == op.Aux {
 					continue
