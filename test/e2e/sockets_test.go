@@ -15,7 +15,7 @@ import (
 )
 
 // TestOpenSockets lists what the processes listen on, in the middle of a session, and compares it with the table in
-// docs/security.md: one TCP address and one socket file of the store, both of the control plane.
+// docs/security-model.md: one TCP address and one socket file of the store, both of the control plane.
 func TestOpenSockets(t *testing.T) {
 	d := devtest.Start(t, nil)
 	vault := startVault(t)
