@@ -190,6 +190,15 @@ func (c *compiler) decideAlone(v *target.Value) redact.Decision {
 	d := c.rules.Decide(redact.Field{
 		Path: v.Path, Names: v.Names, Types: v.Types, Embedded: v.Embedded, TypeName: v.TypeName, Kind: kind, Size: v.Size, Function: c.target.Function.Name,
 	})
+	for _, a := range v.Aliases {
+		other := c.rules.Decide(redact.Field{
+			Path: strings.Join(a.Names, "."), Names: a.Names, TypeName: a.TypeName, Kind: kind, Size: v.Size, Function: c.target.Function.Name,
+		})
+		if both := d.With(other.Action, other.Rule).For(kind); both.Action != d.Action {
+			both.Note = "the same bytes as " + strings.Join(a.Names, ".")
+			d = both
+		}
+	}
 	if c.target.Identity.Kernel != "" && v.Kind == target.KindPointer {
 		// Whoever knows one address of the kernel's knows where all of it is, and no owner of a field speaks for that.
 		d = d.With(redact.Action{Kind: redact.Drop}, redact.RuleKernelAddress)

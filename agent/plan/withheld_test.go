@@ -73,3 +73,18 @@ func TestConditionsOnTheSameBytes(t *testing.T) {
 		t.Errorf("a condition on the bytes of a dropped value: %v", err)
 	}
 }
+
+// TestUnionMembers: what a rule says of one member of a union holds for the others.
+func TestUnionMembers(t *testing.T) {
+	n := value("u.n", target.KindUint, "uint32", 4, in(rdi, 8))
+	n.Aliases = []target.Alias{{Names: []string{"u", "parts", "password"}, TypeName: "char [4]"}, {Names: []string{"u", "flags"}, TypeName: "unsigned int"}}
+	p := compile(t, request("", "u.n"), checkout(n), rules(t, "  - {id: rest, path: 'u.*', action: keep}\n"))
+	if f := field(t, p, "u.n"); f.Action != "drop" || f.Rule != "names/secret" || f.Detail != "the same bytes as u.parts.password" {
+		t.Errorf("a member beside a password leaves by %s (%s, %s)", f.Action, f.Rule, f.Detail)
+	}
+	n.Aliases = n.Aliases[1:]
+	p = compile(t, request("", "u.n"), checkout(n), rules(t, "  - {id: rest, path: 'u.*', action: keep}\n"))
+	if f := field(t, p, "u.n"); f.Action != "keep" || f.Detail != "" {
+		t.Errorf("a member beside flags leaves by %s (%s)", f.Action, f.Detail)
+	}
+}

@@ -416,3 +416,21 @@ func TestPromotedFields(t *testing.T) {
 		}
 	}
 }
+
+// TestUnions: the bytes of a union's member have the names of the others, too, for rules to look at.
+func TestUnions(t *testing.T) {
+	in := mapped(inputOfFile(t, testkit.BuildC(t, "cfuncs", []string{"test/targets/cfuncs/main.c"}, "-O2", "-g")))
+	for path, want := range map[string]string{"c.code": "c.rate float", "c.rate": "c.code int", "c.id": ""} {
+		found, err := Resolve(in, &probe.Spec{Function: "structs", Arguments: []string{path}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, a := range found.Values[0].Aliases {
+			got += strings.Join(a.Names, ".") + " " + a.TypeName
+		}
+		if got != want {
+			t.Errorf("the bytes of %s are those of %q, too; want %q", path, got, want)
+		}
+	}
+}

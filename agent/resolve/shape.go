@@ -190,6 +190,7 @@ func (v *values) parameterValues(p debuginfo.Parameter) []target.Value {
 			continue
 		}
 		x := target.Value{Path: p.Name + "." + f.Name, Names: []string{p.Name, f.Name}, Types: []string{t.Name, ft.Name}, Kind: target.KindOther}
+		v.share(&x, x.Names[:1:1], &hop{f, ft, in, false})
 		if v.fill(&x, pl.field(f.Offset), ft, nil, false); isShown(x.Kind) {
 			list = append(list, x)
 		}

@@ -128,7 +128,7 @@ func (v *values) walk(value target.Value, names []string, t *debuginfo.Type, pl 
 			miss(&value, gone)
 			return value, nil
 		}
-		passed(&value, way)
+		v.goThrough(&value, way)
 		t = way[len(way)-1].typ
 		if way[len(way)-1].Bits {
 			gone = unsupported("bit field")
@@ -138,9 +138,10 @@ func (v *values) walk(value target.Value, names []string, t *debuginfo.Type, pl 
 	return value, nil
 }
 
-// passed notes what a step went through: rules look at each name and type on the way, whether the path names it or not.
-func passed(value *target.Value, way []hop) {
+// goThrough notes what a step went through: rules look at each name and type on the way, whether the path names it or not.
+func (v *values) goThrough(value *target.Value, way []hop) {
 	for i, h := range way {
+		v.share(value, value.Names, &h)
 		if h.Name == "" {
 			continue // C leaves it anonymous
 		}
@@ -232,7 +233,8 @@ func (v *values) noField(t *debuginfo.Type, name, so string) error {
 type hop struct {
 	debuginfo.Field
 	typ     *debuginfo.Type
-	pointer bool // the struct that the field is of is behind a pointer
+	in      *debuginfo.Type // the struct
+	pointer bool            // the struct is behind a pointer
 }
 
 // field finds a field by name, the one nearest to the surface if several have it; nil if none has.
@@ -268,7 +270,7 @@ func (v *values) field(t *debuginfo.Type, name string) ([]hop, error) {
 			if err != nil {
 				return nil, err
 			}
-			hops := append(slices.Clone(w.hops), hop{f, ft, pointer})
+			hops := append(slices.Clone(w.hops), hop{f, ft, w.in, pointer})
 			if f.Name == name {
 				return hops, nil
 			}

@@ -122,7 +122,7 @@ func TestTypes(t *testing.T) {
 		t.Fatal(err)
 	}
 	compareFields(t, d, customer, []string{
-		"id int64_t 0 8", "home struct address 8 40", "work struct address * 48 8", "name char[16] 56 16", "flag unsigned int 0 4 bits", " union {...} 76 4",
+		"id int64_t 0 8", "home struct address 8 40", "work struct address * 48 8", "name char[16] 56 16", "flag unsigned int 72 4 bits", " union {...} 76 4",
 	})
 	text, err := d.Type(functionNamed(t, f, d, "strings").Parameters[1])
 	if err != nil {

@@ -53,7 +53,7 @@ type Type struct {
 type Field struct {
 	Name     string // empty: an anonymous member of C
 	Offset   int64
-	Bits     bool // a bit field
+	Bits     bool // a bit field: Offset is that of its first byte, or of the word it lies in
 	Embedded bool // Go
 	typ      dwarf.Offset
 }
@@ -119,6 +119,9 @@ func fieldOf(e *dwarf.Entry) (Field, error) {
 	f.Name, _ = e.Val(dwarf.AttrName).(string)
 	f.Embedded, _ = e.Val(godwarf.AttrGoEmbeddedField).(bool)
 	f.Bits = e.Val(dwarf.AttrBitSize) != nil || e.Val(dwarf.AttrDataBitOffset) != nil
+	if bit, ok := e.Val(dwarf.AttrDataBitOffset).(int64); ok {
+		f.Offset = bit / 8
+	}
 	switch at := e.Val(dwarf.AttrDataMemberLoc).(type) {
 	case int64:
 		f.Offset = at

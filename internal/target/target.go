@@ -129,11 +129,13 @@ type Value struct {
 	// Types are the type's name of each of these, empty where it is not known; there are none if nothing is.
 	Types []string `json:"types,omitempty"`
 	// Embedded are the indexes of names that a path may leave out, because the language promotes what lies in them.
-	Embedded  []int  `json:"embedded,omitempty"`
-	TypeName  string `json:"typeName"`
-	Kind      Kind   `json:"kind"`
-	Size      int    `json:"size"` // of a scalar, in bytes: 1, 2, 4 or 8
-	Condition bool   `json:"condition,omitempty"`
+	Embedded []int `json:"embedded,omitempty"`
+	// Aliases are what other members of a union call the same bytes.
+	Aliases   []Alias `json:"aliases,omitempty"`
+	TypeName  string  `json:"typeName"`
+	Kind      Kind    `json:"kind"`
+	Size      int     `json:"size"` // of a scalar, in bytes: 1, 2, 4 or 8
+	Condition bool    `json:"condition,omitempty"`
 	// BigEndian says of an unsigned number that its first byte in memory is the highest.
 	BigEndian bool `json:"bigEndian,omitempty"`
 
@@ -152,6 +154,15 @@ type Value struct {
 	// Missing says why the value cannot be read at all; empty if it can. Detail explains it to people.
 	Missing string `json:"missing,omitempty"`
 	Detail  string `json:"detail,omitempty"`
+}
+
+// MaxAliases is how many other names the bytes of a value may have. One with more is not read.
+const MaxAliases = 64
+
+// An Alias is another name of a value's bytes, which rules look at as they look at the value's own.
+type Alias struct {
+	Names    []string `json:"names"`
+	TypeName string   `json:"typeName"`
 }
 
 // ReadsMemory says whether more than a register is read for the value.

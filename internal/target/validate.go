@@ -359,6 +359,22 @@ func (v *Value) validateNames() error {
 			return fmt.Errorf("name %d of %d is no embedded one", e, len(v.Names))
 		}
 	}
+	if len(v.Aliases) > MaxAliases {
+		return fmt.Errorf("%d other names; at most %d", len(v.Aliases), MaxAliases)
+	}
+	for _, a := range v.Aliases {
+		if len(a.Names) == 0 || len(a.Names) > maxNames {
+			return errors.New("another name that is none")
+		}
+		for _, n := range a.Names {
+			if err := texts(text{"name", n, maxShort}); err != nil {
+				return err
+			}
+		}
+		if err := texts(text{"type", a.TypeName, maxLong}); err != nil {
+			return err
+		}
+	}
 	rest := v.Names
 	for part := range strings.SplitSeq(v.Path, ".") {
 		if strings.Trim(part, "0123456789") == "" {
