@@ -247,13 +247,13 @@ func lookAtText(r *plantest.Request, v *target.Value, a redact.Action, hit *plan
 		out.Value = fmt.Sprintf("%016x", plantest.SipHash(hit.Key, b))
 		return
 	case redact.Detect:
-		machines, err := detect.Machines(a.Sets)
+		machines, err := new(detect.Library).Machines(a.Sets)
 		if err != nil {
 			panic(err)
 		}
 		b = dfa.Overwrite(b, out.Truncated, machines...)
 	case redact.Allow:
-		machines, err := detect.Machines(a.Sets)
+		machines, err := new(detect.Library).Machines(a.Sets)
 		if err != nil {
 			panic(err)
 		}

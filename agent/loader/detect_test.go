@@ -32,7 +32,7 @@ func TestKernelOverwrites(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	const cap = 200
 	for _, sets := range []string{"all", "card", "email,phone"} {
-		machines, err := detect.Machines(sets)
+		machines, err := new(detect.Library).Machines(sets)
 		if err != nil {
 			t.Fatal(err)
 		}

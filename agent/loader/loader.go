@@ -193,9 +193,9 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 		spec.Maps[bpf.UprobeMapKhGroups].MaxEntries = 1
 	}
 
-	image, wanted, err := patterns(p)
+	image, wanted, err := p.Machines()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("lay out the patterns: %w", err)
 	}
 	if err := setPatterns(spec.Maps[bpf.UprobeMapKhPatterns], image); err != nil {
 		return nil, err
@@ -317,7 +317,7 @@ func opsOf(p *plan.Plan) *[bpf.UprobeKhLimitKH_MAX_OPS]bpf.UprobeKhOp {
 }
 
 // configOf says everything but the key.
-func configOf(p *plan.Plan, o Options, image *dfa.Image, wanted [bpf.UprobeKhLimitKH_MAX_SETS]uint32) *bpf.UprobeKhConfig {
+func configOf(p *plan.Plan, o Options, image *dfa.Image, wanted []uint32) *bpf.UprobeKhConfig {
 	c := &bpf.UprobeKhConfig{
 		LatestDeadlineNs: o.LatestDeadlineNs,
 		StartTicks:       p.Identity.StartTicks,
@@ -330,7 +330,6 @@ func configOf(p *plan.Plan, o Options, image *dfa.Image, wanted [bpf.UprobeKhLim
 		EntryEnd:         uint32(p.EntryEnd()),
 		WordsMask:        uint32(len(image.Words)) - 1,
 		N_machines:       uint32(len(image.Machines)),
-		Wanted:           wanted,
 	}
 	if r := p.Returns; r != nil {
 		c.ReturnIfEnd = uint32(r.IfEnd)
@@ -356,6 +355,7 @@ func configOf(p *plan.Plan, o Options, image *dfa.Image, wanted [bpf.UprobeKhLim
 		c.RateIntervalNs = (uint64(time.Second) + rate - 1) / rate
 		c.RateBurstNs = uint64(time.Second) - c.RateIntervalNs
 	}
+	copy(c.Wanted[:], wanted)
 	if o.CountFirst {
 		c.CountFirst = 1
 	}

@@ -5,41 +5,13 @@ package loader
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 
-	"github.com/keyhole-dev/keyhole/agent/plan"
 	"github.com/keyhole-dev/keyhole/bpf"
-	"github.com/keyhole-dev/keyhole/internal/detect"
 	"github.com/keyhole-dev/keyhole/internal/dfa"
 )
-
-// patterns are the machines that a plan's values are searched with, and for each of its sets which of them these are, by their bits.
-func patterns(p *plan.Plan) (*dfa.Image, [bpf.UprobeKhLimitKH_MAX_SETS]uint32, error) {
-	var machines []*dfa.Machine
-	var wanted [bpf.UprobeKhLimitKH_MAX_SETS]uint32
-	for i, list := range p.Sets {
-		of, err := detect.Machines(list)
-		if err != nil {
-			return nil, wanted, err
-		}
-		for _, m := range of {
-			at := slices.Index(machines, m)
-			if at < 0 {
-				at = len(machines)
-				machines = append(machines, m)
-			}
-			wanted[i] |= 1 << at
-		}
-	}
-	image, err := dfa.NewImage(machines)
-	if err != nil {
-		return nil, wanted, fmt.Errorf("lay out the patterns: %w", err)
-	}
-	return image, wanted, nil
-}
 
 // setPatterns makes the map as big as the image and fills it.
 func setPatterns(m *ebpf.MapSpec, image *dfa.Image) error {

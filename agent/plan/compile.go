@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyhole-dev/keyhole/internal/detect"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/problem"
@@ -158,10 +159,26 @@ func (c *compiler) compile() error {
 	if err := c.returns(); err != nil {
 		return err
 	}
+	if err := c.patterns(); err != nil {
+		return err
+	}
+	return c.stack()
+}
+
+// patterns brings along what the rules define of the sets that values are searched for.
+func (c *compiler) patterns() error {
 	if len(c.plan.Sets) > maxSets {
 		return problem.New(problem.InvalidArgument, "the rules search the values for %d different lists of sets, and one probe can for %d; capture fewer values", len(c.plan.Sets), maxSets)
 	}
-	return c.stack()
+	for _, p := range c.rules.Patterns() {
+		if slices.ContainsFunc(c.plan.Sets, func(list string) bool { return slices.Contains(detect.Own(list), p.Name) }) {
+			c.plan.Patterns = append(c.plan.Patterns, p)
+		}
+	}
+	if _, err := c.plan.machines(); err != nil {
+		return problem.New(problem.InvalidArgument, "%v", err)
+	}
+	return nil
 }
 
 // fits refuses a record that outgrew what one probe can carry with its last value.

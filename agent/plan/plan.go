@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keyhole-dev/keyhole/internal/detect"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/target"
 )
@@ -25,6 +26,8 @@ type Plan struct {
 	Pool     []byte          `json:"pool"`  // constants of conditions
 	// Sets are what values are searched for, each a list as detect.Parse writes it; an op that detects names one by its index.
 	Sets []string `json:"sets,omitempty"`
+	// Patterns are those sets that are not built in.
+	Patterns []detect.Pattern `json:"patterns,omitempty"`
 	// Conditions are what Ops[:IfEnd] compare, one for each comparing op, in order.
 	Conditions []Condition `json:"conditions,omitempty"`
 	Fields     []Field     `json:"fields"`

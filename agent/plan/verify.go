@@ -6,10 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
-	"github.com/keyhole-dev/keyhole/internal/detect"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/probe"
 	"github.com/keyhole-dev/keyhole/internal/redact"
@@ -52,22 +50,6 @@ func (p *Plan) verify() error {
 		return fmt.Errorf("returns: %w", err)
 	}
 	return errors.Join(p.verifyAggregate(), p.verifyStack(), p.verifyOps())
-}
-
-// verifySets says whether each list of sets is one that there is, and is searched for.
-func (p *Plan) verifySets() error {
-	if len(p.Sets) > maxSets {
-		return fmt.Errorf("%d lists of sets; the most is %d", len(p.Sets), maxSets)
-	}
-	for i, list := range p.Sets {
-		if canonical, err := detect.Parse(list); err != nil || canonical != list || slices.Contains(p.Sets[:i], list) {
-			return fmt.Errorf("list of sets %.64q: unknown, not in order, or there twice", list)
-		}
-		if !slices.ContainsFunc(p.Ops, func(op Op) bool { return op.searches() && int(op.Aux) == i }) {
-			return fmt.Errorf("no op searches for %s", list)
-		}
-	}
-	return nil
 }
 
 func (l *Limits) verify() error {

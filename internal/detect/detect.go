@@ -89,30 +89,49 @@ var byName = func() map[string]int {
 	return m
 }()
 
+var names = func() []string {
+	var list []string
+	for _, s := range sets {
+		list = append(list, s.Name)
+	}
+	return list
+}()
+
 // Sets are the sets there are, in the order in which their machines run.
 func Sets() []*Set { return slices.Clone(sets) }
 
-// Parse reads names of sets with commas between them, and writes them in the one way that stands for the same sets.
+// Parse reads names of sets with commas between them, and writes them in the one way that stands for the same sets. Names with a slash
+// are an owner's: whether there are such sets is not known here.
 func Parse(list string) (string, error) {
-	wanted := make(map[int]bool)
+	wanted, own := make(map[int]bool), []string{}
 	for name := range strings.SplitSeq(list, ",") {
-		if name == All {
-			return All, nil
-		}
 		i, known := byName[name]
-		if !known {
-			return "", fmt.Errorf("unknown set %.32q: want %s, or some of %s", name, All, strings.Join(slices.Collect(maps.Keys(byName)), " "))
+		switch {
+		case name == All:
+			for i := range sets {
+				wanted[i] = true
+			}
+		case known:
+			wanted[i] = true
+		case !isOwnName(name):
+			return "", fmt.Errorf("unknown set %.32q: want %s, some of %s, or one of your own, with a slash in its name", name, All, strings.Join(names, " "))
+		case !slices.Contains(own, name):
+			own = append(own, name)
 		}
-		wanted[i] = true
 	}
+	if len(own) > MaxPatterns {
+		return "", fmt.Errorf("%d sets of your own; at most %d", len(own), MaxPatterns)
+	}
+	var canonical []string
 	if len(wanted) == len(sets) {
-		return All, nil
+		canonical = []string{All}
+	} else {
+		for _, i := range slices.Sorted(maps.Keys(wanted)) {
+			canonical = append(canonical, sets[i].Name)
+		}
 	}
-	var names []string
-	for _, i := range slices.Sorted(maps.Keys(wanted)) {
-		names = append(names, sets[i].Name)
-	}
-	return strings.Join(names, ","), nil
+	slices.Sort(own)
+	return strings.Join(append(canonical, own...), ","), nil
 }
 
 // Union is the sets of two lists as Parse writes them.
@@ -122,20 +141,4 @@ func Union(a, b string) string {
 		return All
 	}
 	return both
-}
-
-// Machines are those of a list as Parse writes it, in the order of Sets.
-func Machines(list string) ([]*dfa.Machine, error) {
-	var machines []*dfa.Machine
-	for _, s := range sets {
-		if list != All && !slices.Contains(strings.Split(list, ","), s.Name) {
-			continue
-		}
-		m, err := s.machine()
-		if err != nil {
-			return nil, fmt.Errorf("set %s: %w", s.Name, err)
-		}
-		machines = append(machines, m)
-	}
-	return machines, nil
 }

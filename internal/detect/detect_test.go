@@ -3,6 +3,7 @@
 package detect
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestSizes(t *testing.T) {
 		}
 		t.Logf("%-12s forward %d backward %d classes %d words %d required %x in %v", s.Name, len(m.Forward.Flags), len(m.Backward.Flags), m.Forward.Classes, len(image.Words), image.Machines[0].Required, time.Since(start))
 	}
-	all, err := Machines(All)
+	all, err := new(Library).Machines(All)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,4 +34,59 @@ func TestSizes(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("all: %d words", len(image.Words))
+}
+
+func TestParse(t *testing.T) {
+	for list, want := range map[string]string{
+		"card": "card", "email,card": "card,email", "card,card": "card", "all": All, "all,card": All, "shop/order,all": "all,shop/order",
+		"z/b,a/c,email": "email,a/c,z/b",
+	} {
+		got, err := Parse(list)
+		if err != nil || got != want {
+			t.Errorf("Parse(%q) = %q, %v; want %q", list, got, err, want)
+		}
+		if again, err := Parse(got); err != nil || again != got {
+			t.Errorf("Parse(%q) = %q, %v", got, again, err)
+		}
+	}
+	var every []string
+	for _, s := range Sets() {
+		every = append(every, s.Name)
+	}
+	if got, err := Parse(strings.Join(every, ",")); err != nil || got != All {
+		t.Errorf("every set by its name is %q, %v", got, err)
+	}
+	for _, list := range []string{"", ",", "card,", "cards", "All", "/x", "x/", "X/y", "a b/c", "a//b", strings.Repeat("x", 64) + "/y"} {
+		if got, err := Parse(list); err == nil {
+			t.Errorf("Parse(%q) = %q", list, got)
+		}
+	}
+}
+
+func TestOwnSets(t *testing.T) {
+	l, err := NewLibrary([]Pattern{{"shop/order", `ORD-[0-9]{6}`}, {"shop/sku", `[A-Z]{3}-[0-9]+`}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	machines, err := l.Machines("email,shop/order")
+	if err != nil || len(machines) != 2 {
+		t.Fatalf("%d machines, %v", len(machines), err)
+	}
+	if got := string(dfa.Overwrite([]byte("ORD-123456 of a@b.example, not ORD-12"), false, machines...)); got != "********** of ***********, not ORD-12" {
+		t.Errorf("%q is left", got)
+	}
+	if again, err := l.Machines("shop/order"); err != nil || again[0] != machines[1] {
+		t.Error("the same set is another machine")
+	}
+	if _, err := l.Machines("shop/none"); err == nil || !strings.Contains(err.Error(), "shop/none") {
+		t.Errorf("a set that there is not: %v", err)
+	}
+	for want, own := range map[string][]Pattern{
+		"defined twice": {{"a/b", "x"}, {"a/b", "y"}}, "a slash": {{"ab", "x"}}, "no pattern": {{"a/b", ""}}, "at most 512": {{"a/b", strings.Repeat("x", 513)}},
+		"missing closing": {{"a/b", "(x"}}, "Perl syntax": {{"a/b", "x(?=y)"}}, "states": {{"a/b", "(a|b)*a(a|b){20}"}}, "at most 16": make([]Pattern, 17),
+	} {
+		if _, err := NewLibrary(own); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v; want an error with %q", own, err, want)
+		}
+	}
 }

@@ -24,8 +24,8 @@ const (
 	// maxCounting is how many states the backward table may have in order to mark no place in vain.
 	maxCounting = 128
 
-	// maxWork bounds the steps that making a table may take: about a second.
-	maxWork = 1 << 26
+	// maxWork bounds the steps that making a table may take: about a quarter of a second.
+	maxWork = 1 << 24
 )
 
 // A kind is what assertions want to know of the character beside a place.

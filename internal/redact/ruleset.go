@@ -7,9 +7,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/keyhole-dev/keyhole/internal/detect"
 )
 
 // IDs of the rules that are built in.
@@ -31,6 +34,7 @@ const (
 type Ruleset struct {
 	owner      []Rule // of the field's owners: replace the defaults
 	compulsory []Rule // of whoever else has a say, the node above all: only ever make stricter
+	patterns   []detect.Pattern
 }
 
 // Shipped returns the rules that are built in.
@@ -38,29 +42,69 @@ func Shipped() *Ruleset { return &Ruleset{} }
 
 // WithOwner returns a Ruleset with an owner's rules in place of any it had.
 func (rs *Ruleset) WithOwner(rules []Rule) (*Ruleset, error) {
-	if err := validateRules(rules); err != nil {
+	if err := errors.Join(validateRules(rules), rs.known(rules)); err != nil {
 		return nil, fmt.Errorf("owner's rules: %w", err)
 	}
-	return &Ruleset{owner: slices.Clone(rules), compulsory: rs.compulsory}, nil
+	more := *rs
+	more.owner = slices.Clone(rules)
+	return &more, nil
 }
 
 // WithCompulsory returns a Ruleset with further rules that can only make a decision stricter.
 func (rs *Ruleset) WithCompulsory(rules []Rule) (*Ruleset, error) {
 	all := slices.Concat(rs.compulsory, rules)
-	if err := validateRules(all); err != nil {
+	if err := errors.Join(validateRules(all), rs.known(all)); err != nil {
 		return nil, fmt.Errorf("compulsory rules: %w", err)
 	}
-	return &Ruleset{owner: rs.owner, compulsory: all}, nil
+	more := *rs
+	more.compulsory = all
+	return &more, nil
+}
+
+// WithPatterns returns a Ruleset with further sets, for its rules and those that it gets to name. A name stands for one pattern, whoever
+// says it: two sides that mean different ones by a name are an error.
+func (rs *Ruleset) WithPatterns(patterns []detect.Pattern) (*Ruleset, error) {
+	more := *rs
+	more.patterns = slices.Clone(rs.patterns)
+	for _, p := range patterns {
+		if i := slices.IndexFunc(rs.patterns, func(old detect.Pattern) bool { return old.Name == p.Name }); i >= 0 {
+			if rs.patterns[i] != p {
+				return nil, fmt.Errorf("the set %.64s has two patterns: name one of them otherwise", p.Name)
+			}
+			continue
+		}
+		more.patterns = append(more.patterns, p)
+	}
+	if _, err := detect.NewLibrary(more.patterns); err != nil {
+		return nil, err
+	}
+	return &more, nil
+}
+
+// Patterns are the sets that are not built in.
+func (rs *Ruleset) Patterns() []detect.Pattern { return rs.patterns }
+
+// known says whether every set that rules name is built in or defined.
+func (rs *Ruleset) known(rules []Rule) error {
+	for i, r := range rules {
+		for _, name := range detect.Own(r.Action.Sets) {
+			if !slices.ContainsFunc(rs.patterns, func(p detect.Pattern) bool { return p.Name == name }) {
+				return fmt.Errorf("rule %d (%.64s): nothing defines the set %s", i+1, r.ID, name)
+			}
+		}
+	}
+	return nil
 }
 
 type rulesetJSON struct {
-	Owner      []Rule `json:"owner,omitempty"`
-	Compulsory []Rule `json:"compulsory,omitempty"`
+	Owner      []Rule           `json:"owner,omitempty"`
+	Compulsory []Rule           `json:"compulsory,omitempty"`
+	Patterns   []detect.Pattern `json:"patterns,omitempty"`
 }
 
 // MarshalJSON writes the rules that were added.
 func (rs Ruleset) MarshalJSON() ([]byte, error) {
-	return json.Marshal(rulesetJSON{rs.owner, rs.compulsory})
+	return json.Marshal(rulesetJSON{rs.owner, rs.compulsory, rs.patterns})
 }
 
 // UnmarshalJSON reads what MarshalJSON writes and validates it; the bytes may be anybody's.
@@ -71,12 +115,16 @@ func (rs *Ruleset) UnmarshalJSON(data []byte) error {
 	if err := d.Decode(&added); err != nil {
 		return fmt.Errorf("ruleset: %w", err)
 	}
+	more := Ruleset{owner: added.Owner, compulsory: added.Compulsory, patterns: added.Patterns}
+	if _, err := detect.NewLibrary(added.Patterns); err != nil {
+		return fmt.Errorf("ruleset: %w", err)
+	}
 	for _, rules := range [][]Rule{added.Owner, added.Compulsory} {
-		if err := validateRules(rules); err != nil {
+		if err := errors.Join(validateRules(rules), more.known(rules)); err != nil {
 			return fmt.Errorf("ruleset: %w", err)
 		}
 	}
-	*rs = Ruleset{owner: added.Owner, compulsory: added.Compulsory}
+	*rs = more
 	return nil
 }
 

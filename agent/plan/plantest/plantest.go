@@ -288,9 +288,13 @@ func (m *machine) bytes(op plan.Op) leaving {
 
 // search is what leaves of a value that is searched for patterns.
 func (m *machine) search(op plan.Op, v leaving) leaving {
-	machines, err := detect.Machines(m.plan.Sets[op.Aux])
+	library, err := detect.NewLibrary(m.plan.Patterns)
 	if err != nil {
-		panic("plantest: the shipped sets compile: " + err.Error())
+		panic("plantest: the plan was verified: " + err.Error())
+	}
+	machines, err := library.Machines(m.plan.Sets[op.Aux])
+	if err != nil {
+		panic("plantest: the plan was verified: " + err.Error())
 	}
 	if op.Action == plan.ActDetect {
 		v.bytes = dfa.Overwrite(v.bytes, v.truncated, machines...)
