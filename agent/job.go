@@ -62,7 +62,7 @@ func (r *runner) draft(ctx context.Context, spec *probe.Spec, owners *redact.Rul
 	if err := r.ceiling.Allow(spec); err != nil {
 		return nil, err
 	}
-	rules, err := owners.WithCompulsory(r.ceiling.Rules)
+	rules, err := r.ceiling.Ruleset(owners)
 	if err != nil {
 		return nil, err
 	}

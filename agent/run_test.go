@@ -202,6 +202,7 @@ func TestSession(t *testing.T) {
 		t.Fatalf("hello says of the node %v", n)
 	}
 	target, spec := vault(t)
+	spec.Redact = []probe.Redaction{{Path: "note", Action: "digest"}}
 	before := testkit.ReadText(t, target.PID())
 	grant := s.grant("s1", spec)
 	s.desire(grant)

@@ -166,11 +166,11 @@ func loadRules(file string) (*redact.Ruleset, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read redaction rules: %w", err)
 	}
-	rules, err := redact.ParseRules(data)
+	policy, err := redact.ParsePolicy(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	return redact.Shipped().WithOwner(rules)
+	return redact.Shipped().WithOwnerPolicy(policy)
 }
 
 // loadGrantKey reads the key that grants are signed with, or makes it, and writes its public half for the agents.

@@ -52,8 +52,13 @@ func compile(t testing.TB, p *hot.Process, r request) *plan.Plan {
 	if err != nil {
 		t.Fatal(err)
 	}
+	numbers := redact.Action{Kind: redact.Keep}
+	if action.Kind == redact.Bucket {
+		numbers = action
+	}
 	rules, err := redact.Shipped().WithOwner([]redact.Rule{
 		{ID: "test/text", Match: redact.Match{Name: "text"}, Action: action},
+		{ID: "test/wide", Match: redact.Match{Type: "*int"}, Action: numbers},
 		{ID: "test/pointer", Match: redact.Match{Type: "pointer"}, Action: redact.Action{Kind: redact.Keep}},
 	})
 	if err != nil {

@@ -30,7 +30,7 @@ func TestAggregates(t *testing.T) {
 		{name: "by a number", kind: probe.AggregateGroups, values: []target.Value{value("qty", target.KindInt, "int", 8, in(rbx))}},
 		{name: "by a string that is kept", kind: probe.AggregateGroups, values: []target.Value{text("kept", in(rcx), in(rdi))}},
 		{name: "histogram of a length", kind: probe.AggregateHistogram, values: []target.Value{value("items", target.KindLength, "[]int", 8, in(rbx))}},
-		{"by a digest", probe.AggregateGroups, []target.Value{text("sku", in(rcx), in(rdi))}, "", problem.InvalidArgument, "is redacted (digest, rule default/string)"},
+		{"by a digest", probe.AggregateGroups, []target.Value{text("sku", in(rcx), in(rdi))}, "", problem.InvalidArgument, "is redacted (detect:all, rule default/string)"},
 		{"by a secret", probe.AggregateGroups, []target.Value{text("password", in(rcx), in(rdi))}, "", problem.InvalidArgument, "names/secret"},
 		{"by what the requester redacts", probe.AggregateHistogram, []target.Value{value("qty", target.KindInt, "int", 8, in(rbx))}, "drop", problem.InvalidArgument, "--hist qty"},
 		{"by what cannot be read", probe.AggregateGroups, []target.Value{gone}, "", problem.FailedPrecondition, event.OptimizedOut},

@@ -205,11 +205,11 @@ func (c *compiler) decide(v *target.Value) redact.Decision { return c.decisions[
 func (c *compiler) decideAlone(v *target.Value) redact.Decision {
 	kind := string(v.Kind)
 	d := c.rules.Decide(redact.Field{
-		Path: v.Path, Names: v.Names, Types: v.Types, Embedded: v.Embedded, TypeName: v.TypeName, Kind: kind, Size: v.Size, Function: c.target.Function.Name,
+		Path: v.Path, Names: v.Names, Types: v.Types, Embedded: v.Embedded, TypeName: v.TypeName, Kind: kind, Size: v.Size, Function: c.target.Function.Name, Executable: c.target.Identity.Path,
 	})
 	for _, a := range v.Aliases {
 		other := c.rules.Decide(redact.Field{
-			Path: strings.Join(a.Names, "."), Names: a.Names, TypeName: a.TypeName, Kind: kind, Size: v.Size, Function: c.target.Function.Name,
+			Path: strings.Join(a.Names, "."), Names: a.Names, TypeName: a.TypeName, Kind: kind, Size: v.Size, Function: c.target.Function.Name, Executable: c.target.Identity.Path,
 		})
 		if both := d.With(other.Action, other.Rule).For(kind); both.Action != d.Action {
 			both.Note = "the same bytes as " + strings.Join(a.Names, ".")
@@ -228,7 +228,7 @@ func (c *compiler) decideAlone(v *target.Value) redact.Decision {
 		if err != nil {
 			action = redact.Action{Kind: redact.Drop}
 		}
-		d = d.With(action, redact.RuleRequest).For(kind)
+		d = d.Join(redact.Decision{Action: action, Rule: redact.RuleRequest}.For(kind))
 	}
 	if d.Action.Kind == redact.Bucket && v.BigEndian {
 		d.Action, d.Note = redact.Action{Kind: redact.Digest}, "digest: the kernel has no bucket for a number in another byte order"

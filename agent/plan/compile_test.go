@@ -28,7 +28,7 @@ func TestConditions(t *testing.T) {
 	hit.Registers[rax] = ^uint64(0) // -1
 	hit.Registers[rbx] = 0xff00     // false, whatever stands above
 	hit.Registers[rdx], hit.Registers[rdi], hit.Registers[rsi] = heap, heap, 6
-	set := rules(t, "  - {name: sku, action: keep}\n  - {name: label, action: keep}\n")
+	set := rules(t, "  - {name: sku, action: keep}\n  - {name: label, action: keep}\n  - {name: '?64', action: keep}\n")
 	for where, want := range map[string]bool{
 		"i8 == -1": true, "i8 < 0": true, "i8 > 0": false, "i8 >= -1": true, "i8 != -1": false, "i8 == 127": false,
 		"u8 == 255": true, "u8 < 0": false, "u8 > 0": true, "u8 <= 255": true,
@@ -74,7 +74,7 @@ func TestRequestedRedaction(t *testing.T) {
 	}
 	p := compile(t, spec, checkout(values...), rules(t, "  - {name: sku, action: keep}\n"))
 	for path, want := range map[string]string{
-		"user.Email": "length request", "user.Password": "drop names/secret", "username": "digest default/string", "sku": "digest request",
+		"user.Email": "length request", "user.Password": "drop names/secret", "username": "detect:all default/string", "sku": "digest request",
 		"qty": "drop request", "card": "drop names/identifier",
 	} {
 		if f := field(t, p, path); f.Action+" "+f.Rule != want {

@@ -70,11 +70,11 @@ func request(where string, paths ...string) *probe.Spec {
 
 func rules(t *testing.T, yaml string) *redact.Ruleset {
 	t.Helper()
-	list, err := redact.ParseRules([]byte("version: 1\nrules:\n" + yaml))
+	list, err := redact.ParsePolicy([]byte("version: 1\nrules:\n" + yaml))
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := redact.Shipped().WithOwner(list)
+	set, err := redact.Shipped().WithOwnerPolicy(list)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,8 +229,8 @@ func TestCompileRefuses(t *testing.T) {
 		code   string
 		says   []string
 	}{
-		"condition on a secret": {where(`password == "x"`), problem.InvalidArgument, []string{"password", "names/secret", "drop"}},
-		"condition on a digest": {where(`sku == "x"`), problem.InvalidArgument, []string{"sku", "default/string", "digest"}},
+		"condition on a secret":          {where(`password == "x"`), problem.InvalidArgument, []string{"password", "names/secret", "drop"}},
+		"condition on a searched string": {where(`sku == "x"`), problem.InvalidArgument, []string{"sku", "default/string", "detect:all"}},
 		"condition on what the requester redacts": {func(s *probe.Spec, _ *target.Target) {
 			s.Where, s.Redact = "qty > 1", []probe.Redaction{{Path: "qty", Action: "digest"}}
 		}, problem.InvalidArgument, []string{"qty", "request"}},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keyhole-dev/keyhole/agent/plan"
+	"github.com/keyhole-dev/keyhole/internal/detect"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/redact"
 )
@@ -79,7 +80,15 @@ func TestVerifyRefuses(t *testing.T) {
 			p.Conditions = append(p.Conditions, p.Conditions[0])
 		}, "2 comparing ops for 3"},
 		"a condition on what is redacted": {func(p *plan.Plan) { p.Conditions[0].Action = "digest" }, "redacted"},
-		"a digest emitted as it is":       {func(p *plan.Plan) { p.Ops[emitEmail].Action = plan.ActKeep }, "otherwise than as digest"},
+		"a string emitted unsearched":     {func(p *plan.Plan) { p.Ops[emitEmail].Action = plan.ActKeep }, "no op searches for all"},
+		"a string searched for others":    {func(p *plan.Plan) { p.Sets = append(p.Sets, "card"); p.Ops[emitEmail].Aux = 1 }, "no op searches for all"},
+		"sets that there are not":         {func(p *plan.Plan) { p.Sets[0] = "shop/order" }, "nothing defines the set shop/order"},
+		"sets that are in no order":       {func(p *plan.Plan) { p.Sets[0] = "email,card" }, "not in order"},
+		"a pattern for nothing":           {func(p *plan.Plan) { p.Patterns = []detect.Pattern{{Name: "a/b", Pattern: "x"}} }, "searched for nowhere"},
+		"a number emitted as it is":       {func(p *plan.Plan) { p.Ops[emitTotal].Action = plan.ActKeep }, "otherwise than as bucket:100000000"},
+		"a bucket that begins later":      {func(p *plan.Plan) { p.Ops[emitTotal].Off++ }, "otherwise than as bucket:100000000"},
+		"a bucket without a sign":         {func(p *plan.Plan) { p.Ops[emitTotal].N = 0 }, "otherwise than as bucket:100000000"},
+		"a condition in the bucket":       {func(p *plan.Plan) { p.Pool[3] = 0x7f }, "redacted"},
 		"a longer suffix":                 {func(p *plan.Plan) { p.Ops[emitCard].Aux = 5 }, "otherwise than as suffix:4"},
 		"a suffix that is a prefix":       {func(p *plan.Plan) { p.Ops[emitCard].Action = plan.ActPrefix }, "otherwise than as suffix:4"},
 		"more bytes than the field says":  {func(p *plan.Plan) { p.Ops[emitCity].N = 255 }, "another length"},

@@ -63,7 +63,7 @@ func (j *judge) judge(envelope []byte, identity target.Identity) (*sentence, err
 	if !selects(spec.Target, identity) {
 		return nil, problem.New(problem.PermissionDenied, "grant: it is not for process %d (%q)", identity.PID, identity.Path)
 	}
-	rules, err := g.Rules.WithCompulsory(j.ceiling.Rules)
+	rules, err := j.ceiling.Ruleset(&g.Rules)
 	if err != nil {
 		return nil, err
 	}

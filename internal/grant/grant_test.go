@@ -57,11 +57,11 @@ func newWorld(t testing.TB, seed int64) *world {
 
 func (w *world) grant(t testing.TB) *Grant {
 	t.Helper()
-	rules, err := redact.ParseRules([]byte(`{version: 1, rules: [{name: card, action: "suffix:4"}]}`))
+	rules, err := redact.ParsePolicy([]byte(`{version: 1, rules: [{name: card, action: "suffix:4"}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := redact.Shipped().WithOwner(rules)
+	set, err := redact.Shipped().WithOwnerPolicy(rules)
 	if err != nil {
 		t.Fatal(err)
 	}

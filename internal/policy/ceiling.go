@@ -40,8 +40,10 @@ type Ceiling struct {
 	// Kernel is what may be looked at of the kernel itself.
 	Kernel Kernel
 
-	// Rules make the redaction of every session on this node stricter.
-	Rules []redact.Rule
+	// Environment is what the node is part of, such as prod. The profile of redaction is chosen by it.
+	Environment string
+	// Redaction makes that of every session on this node stricter.
+	Redaction redact.Policy
 }
 
 // Default is the ceiling of a node that has no file.
@@ -98,7 +100,10 @@ type ceilingFile struct {
 		Functions  *[]string `yaml:"functions"`
 		ReadMemory bool      `yaml:"readMemory"`
 	} `yaml:"kernel"`
-	Rules []yaml.Node `yaml:"rules"`
+	Environment string         `yaml:"environment"`
+	Profile     redact.Profile `yaml:"profile"`
+	Sets        yaml.Node      `yaml:"sets"`
+	Rules       []yaml.Node    `yaml:"rules"`
 }
 
 // Parse reads a ceiling, a YAML file such as
@@ -111,8 +116,13 @@ type ceilingFile struct {
 //	kernel:
 //	  functions: [tcp_connect, "tcp_*retransmit*"]
 //	  readMemory: true
+//	environment: prod
+//	profile: strict
+//	sets:
+//	  node/host: '[a-z0-9-]+\.internal'
 //	rules:
 //	  - {id: node/mail, name: "*mail*", action: digest}
+//	  - {id: node/all, path: "*", action: "detect:all,node/host"}
 //
 // What it does not say is as in Default; what it forbids is forbidden besides; the kernel's functions that it names are allowed in
 // place of the default ones, and none if it names none. Unknown keys are errors.
@@ -157,12 +167,35 @@ func Parse(data []byte) (*Ceiling, error) {
 	if err := file.kernel(&c.Kernel); err != nil {
 		return nil, err
 	}
-	rules, err := redact.RulesFromYAML(file.Rules, "node")
-	if err != nil {
-		return nil, fmt.Errorf("rules: %w", err)
+	return c, file.redaction(c)
+}
+
+func (f *ceilingFile) redaction(c *Ceiling) error {
+	if f.Environment != "" {
+		if err := redact.ValidEnvironment(f.Environment); err != nil {
+			return err
+		}
 	}
-	c.Rules = rules
-	return c, nil
+	sets, err := redact.PatternsFromYAML(&f.Sets)
+	if err != nil {
+		return fmt.Errorf("sets: %w", err)
+	}
+	rules, err := redact.RulesFromYAML(f.Rules, "node", sets)
+	if err != nil {
+		return fmt.Errorf("rules: %w", err)
+	}
+	c.Environment = f.Environment
+	c.Redaction = redact.Policy{Profile: f.Profile, Patterns: sets, Rules: rules}
+	return nil
+}
+
+// Ruleset returns an owner's rules as they are on this node: in its environment, and made stricter by the node's own.
+func (c *Ceiling) Ruleset(owners *redact.Ruleset) (*redact.Ruleset, error) {
+	rules, err := owners.In(c.Environment).With(&c.Redaction)
+	if err != nil {
+		return nil, problem.New(problem.FailedPrecondition, "this node's redaction and the control plane's do not go together: %v", err)
+	}
+	return rules, nil
 }
 
 // parseBudgets reads what sessions may cost. One that may cost more than all of them together would be a promise that is not

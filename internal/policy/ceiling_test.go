@@ -31,7 +31,7 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.MaxTTL != 5*time.Minute || c.MaxRate != 100 || c.MaxBytes != 1<<20 || c.MaxHits != 1000 || c.MaxBudget != 10 || c.NodeBudget != 30 || len(c.Rules) != 1 || c.Rules[0].ID != "node/mail" {
+	if c.MaxTTL != 5*time.Minute || c.MaxRate != 100 || c.MaxBytes != 1<<20 || c.MaxHits != 1000 || c.MaxBudget != 10 || c.NodeBudget != 30 || len(c.Redaction.Rules) != 1 || c.Redaction.Rules[0].ID != "node/mail" {
 		t.Errorf("read %+v", c)
 	}
 	if c, err = Parse([]byte("version: 1")); err != nil || c.MaxTTL != 15*time.Minute || c.MaxRate != probe.MaxRate || c.MaxHits != 0 {
@@ -186,15 +186,15 @@ func TestRulesAreCompulsory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	owner, err := redact.ParseRules([]byte("version: 1\nrules: [{name: email, action: keep}]"))
+	owner, err := redact.ParsePolicy([]byte("version: 1\nrules: [{name: email, action: keep}]"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules, err := redact.Shipped().WithOwner(owner)
+	rules, err := redact.Shipped().WithOwnerPolicy(owner)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rules, err = rules.WithCompulsory(c.Rules); err != nil {
+	if rules, err = c.Ruleset(rules); err != nil {
 		t.Fatal(err)
 	}
 	d := rules.Decide(redact.Field{Path: "user.email", Names: []string{"user", "email"}, Kind: "string"})
@@ -213,7 +213,7 @@ func FuzzParse(f *testing.F) {
 		if c.MaxTTL <= 0 || c.MaxTTL > probe.MaxTTL || c.MaxRate == 0 || c.MaxBytes == 0 || c.MaxBytes > probe.MaxBytes {
 			t.Errorf("ceiling %+v", c)
 		}
-		if _, err := redact.Shipped().WithCompulsory(c.Rules); err != nil {
+		if _, err := c.Ruleset(redact.Shipped()); err != nil {
 			t.Errorf("the rules were parsed, and then refused: %v", err)
 		}
 	})

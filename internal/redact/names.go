@@ -45,6 +45,14 @@ var identifiers = vocabulary{
 	Tails: []string{"phone", "iban"},
 }
 
+// amounts are names of types whose values are large and are nobody's number.
+var amounts = vocabulary{
+	Words: []string{
+		"amount", "balance", "byte", "cent", "cost", "count", "currency", "date", "duration", "fee", "jiffies", "ktime", "micro", "milli", "money", "nano",
+		"price", "second", "size", "tick", "time", "timespec", "timestamp", "timeval", "total",
+	},
+}
+
 // means says whether a name is in the vocabulary.
 func (v *vocabulary) means(name string) bool {
 	words := splitWords(name)

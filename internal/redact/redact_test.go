@@ -154,15 +154,19 @@ func TestTypeWords(t *testing.T) {
 
 func mustParse(t *testing.T, yaml string) []Rule {
 	t.Helper()
-	rules, err := ParseRules([]byte("version: 1\nrules:\n" + yaml))
+	p, err := ParsePolicy([]byte("version: 1\nrules:\n" + yaml))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return rules
+	return p.Rules
 }
 
 func field(path, kind, typeName string) Field {
-	return Field{Path: path, Names: strings.Split(path, "."), Kind: kind, TypeName: typeName, Function: "main.(*Cart).Checkout"}
+	f := Field{Path: path, Names: strings.Split(path, "."), Kind: kind, TypeName: typeName, Function: "main.(*Cart).Checkout"}
+	if strings.HasSuffix(typeName, "64") || kind == "length" {
+		f.Size = 8
+	}
+	return f
 }
 
 func TestDecide(t *testing.T) {
@@ -199,14 +203,18 @@ func TestDecide(t *testing.T) {
 		field        Field
 		action, rule string
 	}{
-		{"an integer nobody speaks of", field("total", "int", "int64"), "keep", RuleDefaultScalar},
-		{"a large one", field("orderId", "uint", "uint64"), "keep", RuleDefaultScalar},
+		{"an integer nobody speaks of", field("total", "int", "int32"), "keep", RuleDefaultScalar},
+		{"a wide one", field("orderId", "uint", "uint64"), "bucket:100000000", RuleDefaultInteger},
+		{"a time", Field{Path: "t", Names: []string{"t"}, Kind: "int", Size: 8, TypeName: "time.Duration"}, "keep", RuleDefaultScalar},
+		{"an amount", Field{Path: "t", Names: []string{"t"}, Kind: "int", Size: 8, TypeName: "shop.PriceInCents"}, "keep", RuleDefaultScalar},
+		{"a time of C's", Field{Path: "t", Names: []string{"t"}, Kind: "int", Size: 8, TypeName: "time_t"}, "keep", RuleDefaultScalar},
+		{"a name that means an amount says nothing", field("price", "int", "int64"), "bucket:100000000", RuleDefaultInteger},
 		{"a boolean", field("ok", "bool", "bool"), "keep", RuleDefaultScalar},
 		{"a float", field("x", "float", "float64"), "keep", RuleDefaultScalar},
 		{"a slice's length", field("c.items", "length", "[]Item"), "keep", RuleDefaultScalar},
-		{"a string", field("c.user.name", "string", "string"), "digest", RuleDefaultText},
-		{"a C string", field("name", "cstring", "char *"), "digest", RuleDefaultText},
-		{"bytes", field("body", "bytes", "[]byte"), "digest", RuleDefaultText},
+		{"a string", field("c.user.name", "string", "string"), "detect:all", RuleDefaultText},
+		{"a C string", field("name", "cstring", "char *"), "detect:all", RuleDefaultText},
+		{"bytes", field("body", "bytes", "[]byte"), "detect:all", RuleDefaultText},
 		{"a pointer", field("c.prev", "pointer", "*T"), "drop", RuleDefaultPointer},
 		{"a pointer that is kept", field("c.next", "pointer", "*T"), "keep", "pointer"},
 		{"a struct", field("c", "struct", "Cart"), "digest", RuleDefaultOther},
@@ -226,14 +234,14 @@ func TestDecide(t *testing.T) {
 		{"nor a secret", field("order.token", "string", "string"), "drop", RuleSecretName},
 		{"but the rest", field("order.text", "string", "string"), "keep", "weak/everything"},
 		{"a rule for this function", field("sku", "string", "string"), "keep", "sku"},
-		{"a rule for another function", field("city", "string", "string"), "digest", RuleDefaultText},
+		{"a rule for another function", field("city", "string", "string"), "detect:all", RuleDefaultText},
 		{"the stricter of two rules", field("mail", "string", "mail.Address"), "length", "mail2"},
 		{"a rule by type", field("to", "string", "mail.Address"), "prefix:3", "mail"},
 		{"an action that means nothing for the kind", field("qty", "int", "int"), "drop", "quantity"},
 		{"a rule about what lies around", field("customer.id", "int", "int"), "digest", "customer"},
 		{"a compulsory rule", field("note", "string", "string"), "length", "node/note"},
 		{"another's compulsory rule", field("memo", "string", "string"), "length", "node/memo"},
-		{"a compulsory rule weakens nothing", field("total", "string", "string"), "digest", RuleDefaultText},
+		{"a compulsory rule weakens nothing", field("total", "string", "string"), "detect:all", RuleDefaultText},
 		{"a compulsory rule before the owner's", field("hidden.sku", "string", "string"), "drop", "node/sku"},
 	} {
 		d := set.Decide(c.field)
@@ -322,49 +330,61 @@ func TestRulesetJSON(t *testing.T) {
 	}
 }
 
-func TestParseRulesRefuses(t *testing.T) {
+func TestParsePolicyRefuses(t *testing.T) {
 	for what, c := range map[string]struct{ yaml, says string }{
-		"nothing":             {"", "empty"},
-		"not YAML":            {"version: [", "line 1"},
-		"no version":          {"rules: []", "version is 0"},
-		"a later version":     {"version: 2\nrules: []", "version is 2"},
-		"an unknown key":      {"version: 1\nruels: []", `line 2: unknown key "ruels"`},
-		"an unknown rule key": {"version: 1\nrules:\n- {name: x, acton: keep}", `line 3: unknown key "acton"`},
-		"a key twice":         {"version: 1\nrules:\n- {name: x, name: y, action: keep}", "line 3: "},
-		"no action":           {"version: 1\nrules:\n- {name: x}", "line 3: no action"},
-		"a wrong action":      {"version: 1\nrules:\n\n- {name: x, action: hide}", "line 4: unknown action"},
-		"no field":            {"version: 1\nrules:\n- {action: keep}", "names no field"},
-		"an empty name":       {"version: 1\nrules:\n- {name: '', action: keep}", "line 3: name"},
-		"a list for a name":   {"version: 1\nrules:\n- {name: [a], action: keep}", "line 3: name"},
-		"a text for a rule":   {"version: 1\nrules:\n- keep", "line 3: want a rule"},
-		"a reserved id":       {"version: 1\nrules:\n- {id: default/x, name: x, action: keep}", "built in"},
-		"an id twice":         {"version: 1\nrules:\n- {id: x, name: x, action: keep}\n- {id: x, name: y, action: keep}", "given twice"},
-		"two documents":       {"version: 1\n---\nversion: 1", "more than one document"},
-		"too many rules":      {"version: 1\nrules:\n" + strings.Repeat("- {name: x, action: keep}\n", MaxRules+1), "at most 1000"},
+		"nothing":                {"", "empty"},
+		"not YAML":               {"version: [", "line 1"},
+		"no version":             {"rules: []", "version is 0"},
+		"a later version":        {"version: 2\nrules: []", "version is 2"},
+		"an unknown key":         {"version: 1\nruels: []", `line 2: unknown key "ruels"`},
+		"an unknown rule key":    {"version: 1\nrules:\n- {name: x, acton: keep}", `line 3: unknown key "acton"`},
+		"a key twice":            {"version: 1\nrules:\n- {name: x, name: y, action: keep}", "line 3: "},
+		"no action":              {"version: 1\nrules:\n- {name: x}", "line 3: no action"},
+		"a wrong action":         {"version: 1\nrules:\n\n- {name: x, action: hide}", "line 4: unknown action"},
+		"no field":               {"version: 1\nrules:\n- {action: keep}", "names no field"},
+		"an empty name":          {"version: 1\nrules:\n- {name: '', action: keep}", "line 3: name"},
+		"a list for a name":      {"version: 1\nrules:\n- {name: [a], action: keep}", "line 3: name"},
+		"a text for a rule":      {"version: 1\nrules:\n- keep", "line 3: want a rule"},
+		"a reserved id":          {"version: 1\nrules:\n- {id: default/x, name: x, action: keep}", "built in"},
+		"an id twice":            {"version: 1\nrules:\n- {id: x, name: x, action: keep}\n- {id: x, name: y, action: keep}", "given twice"},
+		"two documents":          {"version: 1\n---\nversion: 1", "more than one document"},
+		"an unknown profile":     {"version: 1\nprofile: lax", `unknown profile "lax"`},
+		"an environment without": {"version: 1\nenvironments: {prod: {}}", "no profile"},
+		"an environment's name":  {"version: 1\nenvironments: {PROD: {profile: strict}}", "lower-case"},
+		"a set without a slash":  {"version: 1\nsets: {order: x}", "line 2: the set \"order\": want a name with a slash"},
+		"a set twice":            {"version: 1\nsets:\n  a/b: x\n  a/b: y", "line 4"},
+		"a set that is a list":   {"version: 1\nsets:\n  a/b: [x]", "line 3: the set a/b: want a regular"},
+		"sets in a list":         {"version: 1\nsets: [a/b]", "line 2: want sets"},
+		"a set's pattern":        {"version: 1\nsets:\n  a/b: '(x'", "line 3: the set a/b: pattern \"(x\": error parsing regexp: missing closing )"},
+		"what no table has":      {"version: 1\nsets:\n  a/b: 'x(?=y)'", "line 3: the set a/b"},
+		"an undefined set":       {"version: 1\nrules:\n- {name: x, action: 'detect:a/b'}", "line 3: nothing defines the set a/b"},
+		"an unknown set":         {"version: 1\nrules:\n- {name: x, action: 'detect:cards'}", "line 3: action \"detect:cards\": unknown set \"cards\""},
+		"too many rules":         {"version: 1\nrules:\n" + strings.Repeat("- {name: x, action: keep}\n", MaxRules+1), "at most 1000"},
 	} {
 		t.Run(what, func(t *testing.T) {
-			rules, err := ParseRules([]byte(c.yaml))
+			_, err := ParsePolicy([]byte(c.yaml))
 			if err == nil || !strings.Contains(err.Error(), c.says) || !strings.HasPrefix(err.Error(), "redaction rules: ") {
-				t.Errorf("%d rules, error %v; want one that says %q", len(rules), err, c.says)
+				t.Errorf("error %v; want one that says %q", err, c.says)
 			}
 		})
 	}
 }
 
-// FuzzParseRules: what is accepted is bounded, can be carried in JSON, and lowers no floor.
-func FuzzParseRules(f *testing.F) {
+// FuzzParsePolicy: what is accepted is bounded, can be carried in JSON, and lowers no floor.
+func FuzzParsePolicy(f *testing.F) {
 	f.Add([]byte("version: 1\nrules:\n  - {id: payments/card, name: card, action: \"suffix:4\"}\n  - {path: \"*.sku\", function: \"main.*\", action: keep}\n"))
 	f.Add([]byte("version: 1\nrules: [{name: &a x, action: keep}, *a]"))
+	f.Add([]byte("version: 1\nprofile: strict\nenvironments: {dev: {profile: default}}\nsets: {a/b: 'x+'}\nrules: [{name: x, workload: unit/x, executable: /bin/x, action: \"detect:all,a/b\"}]"))
 	f.Add([]byte("version: 1\nrules: [{<<: {name: x}, action: keep}]"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		rules, err := ParseRules(data)
+		policy, err := ParsePolicy(data)
 		if err != nil {
 			if strings.Contains(err.Error(), "redact.") {
 				t.Errorf("an error names a type of ours: %v", err)
 			}
 			return
 		}
-		set, err := Shipped().WithOwner(rules)
+		set, err := Shipped().WithOwnerPolicy(policy)
 		if err != nil {
 			t.Fatalf("parsed, and then refused: %v", err)
 		}

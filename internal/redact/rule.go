@@ -11,7 +11,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/keyhole-dev/keyhole/internal/glob"
-	"github.com/keyhole-dev/keyhole/internal/strictyaml"
 )
 
 // A Rule gives fields an action. The ID stands in every event whose value the rule decided.
@@ -28,6 +27,9 @@ type Match struct {
 	Path     string `json:"path,omitempty"`     // the whole path: c.user.*
 	Type     string `json:"type,omitempty"`     // the type's name as the program's debug information has it
 	Function string `json:"function,omitempty"` // as the linker knows it: main.(*Cart).*
+	// Executable is that of the process, as /proc/PID/exe names it; Workload what runs it, such as unit/shop.service or container/ID.
+	Executable string `json:"executable,omitempty"`
+	Workload   string `json:"workload,omitempty"`
 }
 
 // Bounds of a rule file.
@@ -39,59 +41,7 @@ const (
 var validID = regexp.MustCompile(`^[a-z0-9][a-z0-9._/-]{0,63}$`)
 
 // reserved begin the IDs of the shipped rules and the one of a request.
-var reserved = []string{"names/", "default/", "kernel/", "request"}
-
-type ruleFile struct {
-	Version int         `yaml:"version"`
-	Rules   []yaml.Node `yaml:"rules"`
-}
-
-// ParseRules reads an owner's rules, a YAML file such as
-//
-//	version: 1
-//	rules:
-//	  - {id: payments/card, name: card, action: "suffix:4"}
-//	  - {id: shop/sku, path: "*.sku", function: "main.*", action: keep}
-//
-// Unknown keys are errors, and errors name the line. A rule without an ID gets owner/ and its place, counted from 1.
-func ParseRules(data []byte) ([]Rule, error) {
-	var file ruleFile
-	if err := strictyaml.Unmarshal(data, &file); err != nil {
-		return nil, fmt.Errorf("redaction rules: %w", err)
-	}
-	if file.Version != 1 {
-		return nil, fmt.Errorf("redaction rules: version is %d; this program reads version 1", file.Version)
-	}
-	rules, err := RulesFromYAML(file.Rules, "owner")
-	if err != nil {
-		return nil, fmt.Errorf("redaction rules: %w", err)
-	}
-	return rules, nil
-}
-
-// RulesFromYAML reads the entries of a list of rules, for files that hold one among other things. The IDs of rules without one
-// begin with whose they are.
-func RulesFromYAML(nodes []yaml.Node, whose string) ([]Rule, error) {
-	rules := make([]Rule, 0, len(nodes))
-	for i := range nodes {
-		rule, err := ruleFromYAML(&nodes[i])
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", nodes[i].Line, err)
-		}
-		if rule.ID == "" {
-			rule.ID = fmt.Sprintf("%s/%d", whose, i+1)
-		}
-		rules = append(rules, rule)
-	}
-	seen := make(map[string]bool, len(rules))
-	for i := range rules {
-		if seen[rules[i].ID] {
-			return nil, fmt.Errorf("line %d: the id %s is given twice", nodes[i].Line, rules[i].ID)
-		}
-		seen[rules[i].ID] = true
-	}
-	return rules, validateRules(rules)
-}
+var reserved = []string{"names/", "default/", "strict/", "kernel/", "request"}
 
 func ruleFromYAML(node *yaml.Node) (Rule, error) {
 	var rule Rule
@@ -101,14 +51,14 @@ func ruleFromYAML(node *yaml.Node) (Rule, error) {
 	var action string
 	keys := map[string]*string{
 		"id": &rule.ID, "name": &rule.Match.Name, "path": &rule.Match.Path, "type": &rule.Match.Type,
-		"function": &rule.Match.Function, "action": &action,
+		"function": &rule.Match.Function, "executable": &rule.Match.Executable, "workload": &rule.Match.Workload, "action": &action,
 	}
 	seen := make(map[string]bool)
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i].Value, node.Content[i+1]
 		target, known := keys[key]
 		if !known {
-			return rule, fmt.Errorf("unknown key %.32q; a rule has id, name, path, type, function and action", key)
+			return rule, fmt.Errorf("unknown key %.32q; a rule has id, name, path, type, function, executable, workload and action", key)
 		}
 		if seen[key] {
 			return rule, fmt.Errorf("%s is given twice", key)
@@ -150,9 +100,9 @@ func (r *Rule) validate() error {
 		}
 	}
 	if r.Match == (Match{}) {
-		return errors.New("names no field: give name, path, type or function")
+		return errors.New("names no field: give name, path, type, function, executable or workload")
 	}
-	for _, pattern := range []string{r.Match.Name, r.Match.Path, r.Match.Type, r.Match.Function} {
+	for _, pattern := range []string{r.Match.Name, r.Match.Path, r.Match.Type, r.Match.Function, r.Match.Executable, r.Match.Workload} {
 		if len(pattern) > maxPatternBytes {
 			return fmt.Errorf("a pattern of %d bytes; at most %d", len(pattern), maxPatternBytes)
 		}
@@ -165,9 +115,24 @@ func (r *Rule) validate() error {
 
 // matches says how a rule speaks of a field: of the field itself, or of something that the field lies in.
 func (m *Match) matches(f *Field) (itself, around bool) {
-	if !patternMatches(m.Function, f.Function) {
+	if !patternMatches(m.Function, f.Function) || !patternMatches(m.Executable, f.Executable) {
 		return false, false
 	}
+	if m.Workload != "" {
+		if f.Workload == "" {
+			// It may be the one that the rule speaks of: what the rule makes stricter holds, what it makes weaker does not.
+			itself, around = m.field(f)
+			return false, itself || around
+		}
+		if !glob.Match(m.Workload, f.Workload) {
+			return false, false
+		}
+	}
+	return m.field(f)
+}
+
+// field says how a rule speaks of a field, wherever it is.
+func (m *Match) field(f *Field) (itself, around bool) {
 	if patternMatches(strings.ToLower(m.Path), strings.ToLower(f.Path)) && m.names(f.Names, f.TypeName) {
 		return true, false
 	}

@@ -19,22 +19,31 @@ import (
 const (
 	RuleSecretName     = "names/secret"     // a name that means a secret: drop, and nothing lowers it
 	RuleIdentifierName = "names/identifier" // a name that means an identifier: drop, unless an owner's rule speaks of the field
-	RuleDefaultText    = "default/string"   // strings and bytes of which nothing speaks: digest
+	RuleDefaultText    = "default/string"   // strings and bytes of which nothing speaks: detect:all
+	RuleStrictText     = "strict/string"    // the same in the strict profile: digest
+	RuleDefaultInteger = "default/integer"  // integers of 64 bits whose type means neither an amount nor a time: bucket from LargeInteger on
 	RuleDefaultPointer = "default/pointer"  // pointers of which nothing speaks: drop, an address defeats ASLR
-	RuleDefaultScalar  = "default/scalar"   // integers, floats, booleans, lengths of which nothing speaks: keep
+	RuleDefaultScalar  = "default/scalar"   // other integers, floats, booleans, lengths of which nothing speaks: keep
 	RuleDefaultOther   = "default/other"    // what cannot be read whole, such as structs: digest, should it ever be
 	RuleKernelAddress  = "kernel/address"   // pointers in the kernel: drop, and nothing lowers it
 	RuleRequest        = "request"          // the requester asked for it
 )
+
+// LargeInteger is the magnitude from which on an integer may well be somebody's number: of an account, a card, a telephone.
+const LargeInteger = 100_000_000
 
 // A Ruleset is everything that decides about fields on one side: the shipped rules, which are part of the program, and
 // what was added to them. The zero Ruleset is Shipped. A Ruleset is not changed once made.
 //
 // Its JSON holds only what was added: the shipped rules of whoever reads it apply in any case.
 type Ruleset struct {
-	owner      []Rule // of the field's owners: replace the defaults
-	compulsory []Rule // of whoever else has a say, the node above all: only ever make stricter
-	patterns   []detect.Pattern
+	added added
+}
+
+type added struct {
+	Owner       Policy `json:"owner,omitzero"`        // of the field's owners: its rules replace the defaults
+	Compulsory  Policy `json:"compulsory,omitzero"`   // of whoever else has a say, the node above all: only ever makes stricter
+	Environment string `json:"environment,omitempty"` // that the profile is chosen by
 }
 
 // Shipped returns the rules that are built in.
@@ -42,87 +51,101 @@ func Shipped() *Ruleset { return &Ruleset{} }
 
 // WithOwner returns a Ruleset with an owner's rules in place of any it had.
 func (rs *Ruleset) WithOwner(rules []Rule) (*Ruleset, error) {
-	if err := errors.Join(validateRules(rules), rs.known(rules)); err != nil {
+	return rs.WithOwnerPolicy(&Policy{Rules: rules})
+}
+
+// WithOwnerPolicy returns a Ruleset with an owner's policy in place of any it had.
+func (rs *Ruleset) WithOwnerPolicy(p *Policy) (*Ruleset, error) {
+	more := *rs
+	more.added.Owner = *p
+	if err := more.validate(); err != nil {
 		return nil, fmt.Errorf("owner's rules: %w", err)
 	}
-	more := *rs
-	more.owner = slices.Clone(rules)
 	return &more, nil
 }
 
 // WithCompulsory returns a Ruleset with further rules that can only make a decision stricter.
 func (rs *Ruleset) WithCompulsory(rules []Rule) (*Ruleset, error) {
-	all := slices.Concat(rs.compulsory, rules)
-	if err := errors.Join(validateRules(all), rs.known(all)); err != nil {
+	return rs.With(&Policy{Rules: rules})
+}
+
+// With returns a Ruleset with a further policy that can only make a decision stricter.
+func (rs *Ruleset) With(p *Policy) (*Ruleset, error) {
+	more := *rs
+	c := &more.added.Compulsory
+	c.Rules = slices.Concat(c.Rules, p.Rules)
+	c.Patterns = slices.Concat(c.Patterns, p.Patterns)
+	if c.Profile != Strict {
+		c.Profile = p.Profile
+	}
+	if len(p.Environments) > 0 {
+		return nil, errors.New("compulsory rules: a profile for each environment is for an owner's rules")
+	}
+	if err := more.validate(); err != nil {
 		return nil, fmt.Errorf("compulsory rules: %w", err)
 	}
-	more := *rs
-	more.compulsory = all
 	return &more, nil
 }
 
-// WithPatterns returns a Ruleset with further sets, for its rules and those that it gets to name. A name stands for one pattern, whoever
-// says it: two sides that mean different ones by a name are an error.
-func (rs *Ruleset) WithPatterns(patterns []detect.Pattern) (*Ruleset, error) {
+// In returns the Ruleset for a node of an environment, by which the profile is chosen; "" is none.
+func (rs *Ruleset) In(environment string) *Ruleset {
 	more := *rs
-	more.patterns = slices.Clone(rs.patterns)
-	for _, p := range patterns {
-		if i := slices.IndexFunc(rs.patterns, func(old detect.Pattern) bool { return old.Name == p.Name }); i >= 0 {
-			if rs.patterns[i] != p {
-				return nil, fmt.Errorf("the set %.64s has two patterns: name one of them otherwise", p.Name)
-			}
-			continue
-		}
-		more.patterns = append(more.patterns, p)
-	}
-	if _, err := detect.NewLibrary(more.patterns); err != nil {
-		return nil, err
-	}
-	return &more, nil
+	more.added.Environment = environment
+	return &more
 }
 
 // Patterns are the sets that are not built in.
-func (rs *Ruleset) Patterns() []detect.Pattern { return rs.patterns }
+func (rs *Ruleset) Patterns() []detect.Pattern {
+	return slices.Concat(rs.added.Owner.Patterns, slices.DeleteFunc(slices.Clone(rs.added.Compulsory.Patterns), func(p detect.Pattern) bool {
+		return slices.Contains(rs.added.Owner.Patterns, p)
+	}))
+}
 
-// known says whether every set that rules name is built in or defined.
-func (rs *Ruleset) known(rules []Rule) error {
-	for i, r := range rules {
-		for _, name := range detect.Own(r.Action.Sets) {
-			if !slices.ContainsFunc(rs.patterns, func(p detect.Pattern) bool { return p.Name == name }) {
-				return fmt.Errorf("rule %d (%.64s): nothing defines the set %s", i+1, r.ID, name)
-			}
+// profile is the stricter one of those that the two sides name.
+func (rs *Ruleset) profile() Profile {
+	if rs.added.Compulsory.Profile == Strict {
+		return Strict
+	}
+	return rs.added.Owner.profile(rs.added.Environment)
+}
+
+// validate bounds what was added, wherever it came from. A set's name stands for one pattern, whoever says it: that two sides mean
+// different ones by a name is an error.
+func (rs *Ruleset) validate() error {
+	a := &rs.added
+	if err := errors.Join(a.Owner.validate(), a.Compulsory.validate()); err != nil {
+		return err
+	}
+	if a.Environment != "" {
+		if err := ValidEnvironment(a.Environment); err != nil {
+			return err
+		}
+	}
+	own := rs.Patterns()
+	if _, err := detect.NewLibrary(own); err != nil {
+		return err
+	}
+	for i, r := range slices.Concat(a.Owner.Rules, a.Compulsory.Rules) {
+		if err := known(&r, own); err != nil {
+			return fmt.Errorf("rule %d (%.64s): %w", i+1, r.ID, err)
 		}
 	}
 	return nil
 }
 
-type rulesetJSON struct {
-	Owner      []Rule           `json:"owner,omitempty"`
-	Compulsory []Rule           `json:"compulsory,omitempty"`
-	Patterns   []detect.Pattern `json:"patterns,omitempty"`
-}
-
-// MarshalJSON writes the rules that were added.
-func (rs Ruleset) MarshalJSON() ([]byte, error) {
-	return json.Marshal(rulesetJSON{rs.owner, rs.compulsory, rs.patterns})
-}
+// MarshalJSON writes what was added.
+func (rs Ruleset) MarshalJSON() ([]byte, error) { return json.Marshal(rs.added) }
 
 // UnmarshalJSON reads what MarshalJSON writes and validates it; the bytes may be anybody's.
 func (rs *Ruleset) UnmarshalJSON(data []byte) error {
-	var added rulesetJSON
+	var more Ruleset
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&added); err != nil {
+	if err := d.Decode(&more.added); err != nil {
 		return fmt.Errorf("ruleset: %w", err)
 	}
-	more := Ruleset{owner: added.Owner, compulsory: added.Compulsory, patterns: added.Patterns}
-	if _, err := detect.NewLibrary(added.Patterns); err != nil {
+	if err := more.validate(); err != nil {
 		return fmt.Errorf("ruleset: %w", err)
-	}
-	for _, rules := range [][]Rule{added.Owner, added.Compulsory} {
-		if err := errors.Join(validateRules(rules), more.known(rules)); err != nil {
-			return fmt.Errorf("ruleset: %w", err)
-		}
 	}
 	*rs = more
 	return nil
@@ -133,8 +156,9 @@ func (rs *Ruleset) Digest() string {
 	data, err := json.Marshal(struct {
 		Secrets     vocabulary `json:"secrets"`
 		Identifiers vocabulary `json:"identifiers"`
-		Added       Ruleset    `json:"added"`
-	}{secrets, identifiers, *rs})
+		Amounts     vocabulary `json:"amounts"`
+		Added       added      `json:"added"`
+	}{secrets, identifiers, amounts, rs.added})
 	if err != nil {
 		panic("redact: a Ruleset holds only values that have a JSON form: " + err.Error())
 	}
@@ -152,6 +176,9 @@ type Field struct {
 	Kind     string // as target.Kind has it
 	Size     int    // in bytes, of a number
 	Function string // that the field is an argument of, or lies below one
+
+	Executable string // of the process, as /proc/PID/exe names it
+	Workload   string // what runs the process: unit/shop.service, container/ID; empty where it is not known
 }
 
 // A Decision is an action and the rule that speaks for it. Note says for people why it is not the rule's own action.
@@ -161,8 +188,8 @@ type Decision struct {
 	Note   string
 }
 
-// stricter keeps the decision that stands, and so the rule that is named, unless the other one is stricter.
-func (d Decision) stricter(other Decision) Decision {
+// Join keeps the decision that stands, and so the rule that is named, unless the other one is stricter.
+func (d Decision) Join(other Decision) Decision {
 	both := Stricter(d.Action, other.Action)
 	switch both {
 	case d.Action:
@@ -176,47 +203,46 @@ func (d Decision) stricter(other Decision) Decision {
 
 // With returns the decision after a further action, named by its rule, was asked for: never a weaker one.
 func (d Decision) With(a Action, rule string) Decision {
-	return d.stricter(Decision{Action: a, Rule: rule})
+	return d.Join(Decision{Action: a, Rule: rule})
 }
 
 // Decide says what becomes of a field. In this order: what stands is the strictest of the owner's rules that speak of the
-// field itself; where there is none, drop under a name that means an identifier; else the default of its kind. (Of a field
+// field itself; where there is none, drop under a name that means an identifier; else the default of its kind and the profile. (Of a field
 // whose name means an identifier only a rule speaks that spells its last name out: `c.*` does not mean c.card.) Then
 // whatever is stricter: an owner's rule about something the field lies in, a compulsory rule, the floor under names that
-// mean secrets. An action that means nothing for the field's kind becomes drop. Patterns inside of values are not looked for:
-// strings of which no rule speaks are therefore digested, and integers of every size are kept.
+// mean secrets. An action that means nothing for the field's kind is drop.
 func (rs *Ruleset) Decide(f Field) Decision {
 	decision, spoken := Decision{}, false
 	identifier := f.means(&identifiers)
 	var outer []Decision
-	for i := range rs.owner {
-		r := &rs.owner[i]
-		d := Decision{Action: r.Action, Rule: r.ID}
+	for i := range rs.added.Owner.Rules {
+		r := &rs.added.Owner.Rules[i]
+		d := Decision{Action: r.Action, Rule: r.ID}.For(f.Kind)
 		switch itself, around := r.Match.matches(&f); {
 		case around, itself && identifier && !r.Match.spellsOut():
 			outer = append(outer, d)
 		case itself && spoken:
-			decision = decision.stricter(d)
+			decision = decision.Join(d)
 		case itself:
 			decision, spoken = d, true
 		}
 	}
 	if !spoken {
-		decision = unspoken(&f, identifier)
+		decision = rs.unspoken(&f, identifier)
 	}
 	for _, d := range outer {
-		decision = decision.stricter(d)
+		decision = decision.Join(d)
 	}
-	for i := range rs.compulsory {
-		r := &rs.compulsory[i]
+	for i := range rs.added.Compulsory.Rules {
+		r := &rs.added.Compulsory.Rules[i]
 		if itself, around := r.Match.matches(&f); itself || around {
-			decision = decision.stricter(Decision{Action: r.Action, Rule: r.ID})
+			decision = decision.Join(Decision{Action: r.Action, Rule: r.ID}.For(f.Kind))
 		}
 	}
 	if f.means(&secrets) {
 		return Decision{Action: Action{Kind: Drop}, Rule: RuleSecretName}
 	}
-	return decision.For(f.Kind)
+	return decision
 }
 
 // For returns the decision as it can be carried out for a kind of value, with a note where it had to become drop.
@@ -229,21 +255,28 @@ func (d Decision) For(kind string) Decision {
 }
 
 // unspoken decides about a field of which no owner's rule speaks.
-func unspoken(f *Field, identifier bool) Decision {
-	if identifier {
+func (rs *Ruleset) unspoken(f *Field, identifier bool) Decision {
+	switch {
+	case identifier:
 		return Decision{Action: Action{Kind: Drop}, Rule: RuleIdentifierName}
+	case isText(f.Kind) && rs.profile() == Strict:
+		return Decision{Action: Action{Kind: Digest}, Rule: RuleStrictText}
+	case isText(f.Kind):
+		return Decision{Action: Action{Kind: Detect, Sets: detect.All}, Rule: RuleDefaultText}
+	case (f.Kind == "int" || f.Kind == "uint") && f.Size == 8 && !amounts.means(typeWords(f.TypeName)):
+		return Decision{Action: Action{Kind: Bucket, N: LargeInteger}, Rule: RuleDefaultInteger}
 	}
 	switch f.Kind {
 	case "int", "uint", "bool", "float", "length", "error":
 		return Decision{Action: Action{Kind: Keep}, Rule: RuleDefaultScalar}
-	case "string", "cstring", "bytes":
-		return Decision{Action: Action{Kind: Digest}, Rule: RuleDefaultText}
 	case "pointer":
 		return Decision{Action: Action{Kind: Drop}, Rule: RuleDefaultPointer}
 	default:
 		return Decision{Action: Action{Kind: Digest}, Rule: RuleDefaultOther}
 	}
 }
+
+func isText(kind string) bool { return kind == "string" || kind == "cstring" || kind == "bytes" }
 
 // means looks at every name on the way, at the type, and at what the types on the way are called in the end: a field of a Password is part of a
 // password, one of a PasswordStore is not.

@@ -82,7 +82,7 @@ func (v *vault) call(n int) uint64 {
 	return sum
 }
 
-// Open computes something of all its arguments. The shipped rules drop an account and digest a note.
+// Open computes something of all its arguments. The shipped rules drop an account.
 //
 //go:noinline
 func Open(account, note string, n int) uint64 {

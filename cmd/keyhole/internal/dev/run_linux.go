@@ -118,7 +118,7 @@ func (c *Config) validate() error {
 	if err != nil {
 		return problem.New(problem.InvalidArgument, "--redaction: %v", err)
 	}
-	if _, err := redact.ParseRules(data); err != nil {
+	if _, err := redact.ParsePolicy(data); err != nil {
 		return problem.New(problem.InvalidArgument, "--redaction %s: %v", c.Redaction, err)
 	}
 	return nil
