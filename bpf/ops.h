@@ -7,6 +7,7 @@
 #define KH_OPS_H
 
 #include "detect.h"
+#include "numbers.h"
 #include "reads.h"
 #include "scratch.h"
 #include "siphash.h"
@@ -29,12 +30,6 @@ static __always_inline void kh_begin_hit(struct kh_hit *hit, const struct pt_reg
 static __always_inline __u32 kh_part(__u32 n, __u32 part)
 {
 	return part < n ? part : 0;
-}
-
-/* The low width bytes. */
-static __always_inline __u64 kh_low(__u64 x, __u8 width)
-{
-	return width < 8 ? x & (~0ULL >> (64 - 8 * width)) : x;
 }
 
 /*
@@ -139,30 +134,6 @@ __noinline int kh_equal(const struct kh_input *in, __u32 offset, __u32 n)
 	       !kh_first(*(const __u64 *)(in->bytes + i) ^ *(const volatile __u64 *)(pool + at), n & 7);
 }
 
-static __always_inline bool kh_compare_int(__u64 a, __u8 width, __u32 how, __u64 b)
-{
-	__u32 unused = 64 - 8 * width;
-	bool less;
-
-	a <<= unused;
-	b <<= unused;
-	less = how & KH_SIGNED ? (__s64)a < (__s64)b : a < b;
-	switch (how & ~KH_SIGNED) {
-	case KH_EQ:
-		return a == b;
-	case KH_NE:
-		return a != b;
-	case KH_LT:
-		return less;
-	case KH_LE:
-		return less || a == b;
-	case KH_GT:
-		return !less && a != b;
-	default:
-		return !less;
-	}
-}
-
 /* A condition on a value that cannot be read does not hold, whatever it asks for. */
 static __always_inline bool kh_op_if_int(const struct kh_hit *hit, const volatile struct kh_op *op)
 {
@@ -230,6 +201,7 @@ static __always_inline bool kh_decide(struct kh_hit *hit, struct kh_slot *s, __u
 struct kh_leaving {
 	enum kh_reason reason;
 	bool truncated;
+	bool withheld;
 	__u32 n;
 	__u64 length;
 };
@@ -245,31 +217,6 @@ static __always_inline void kh_leave_digest(struct kh_slot *s, __u8 *to, __u32 n
 	*(__u64 *)to = kh_siphash(&s->in, n);
 }
 
-/* The power of two at or below x. */
-static __always_inline __u64 kh_power(__u64 x)
-{
-	x |= x >> 1;
-	x |= x >> 2;
-	x |= x >> 4;
-	x |= x >> 8;
-	x |= x >> 16;
-	x |= x >> 32;
-	return x - (x >> 1);
-}
-
-/* The power of two of a number, with its sign, if its magnitude is op.off or more. */
-static __always_inline __u64 kh_coarse(const volatile struct kh_op *op, __u64 value)
-{
-	__u32 unused = 64 - 8 * op->arg;
-	bool negative = op->n & KH_SIGNED && (__s64)(value << unused) < 0;
-	__u64 magnitude = negative ? -(__u64)((__s64)(value << unused) >> unused) : value;
-
-	if (magnitude < (__u64)op->off)
-		return value;
-	magnitude = kh_power(magnitude);
-	return kh_low(negative ? -magnitude : magnitude, op->arg);
-}
-
 static __always_inline struct kh_leaving kh_op_emit(const struct kh_hit *hit, struct kh_slot *s,
 						    const volatile struct kh_op *op, __u8 *to)
 {
@@ -283,7 +230,7 @@ static __always_inline struct kh_leaving kh_op_emit(const struct kh_hit *hit, st
 	switch (op->action) {
 	case KH_KEEP:
 	case KH_BUCKET:
-		*(__u64 *)to = op->action == KH_BUCKET ? kh_coarse(op, value) : value;
+		*(__u64 *)to = op->action == KH_BUCKET ? kh_coarse(op, value, &v.withheld) : value;
 		v.n = op->arg;
 		break;
 	case KH_DIGEST:
@@ -378,6 +325,7 @@ static __always_inline struct kh_leaving kh_op_bytes(const struct kh_hit *hit, s
 		}
 		v.n = n;
 		v.reason = kh_leave_text(s, op, at, n, v.truncated);
+		v.withheld = n && op->action == KH_DETECT && s->scan.covered;
 		return v.reason == KH_OK ? v : kh_missing(v.reason);
 	case KH_KEEP:
 		break;
@@ -441,6 +389,7 @@ static __always_inline struct kh_leaving kh_op_cstr(const struct kh_hit *hit, st
 	case KH_ALLOW:
 		v.n = got;
 		v.reason = kh_leave_text(s, op, at, got, v.truncated);
+		v.withheld = got && op->action == KH_DETECT && s->scan.covered;
 		return v.reason == KH_OK ? v : kh_missing(v.reason);
 	default: /* KH_LENGTH */
 		break;
@@ -490,7 +439,7 @@ static __always_inline bool kh_capture(struct kh_hit *hit, struct kh_slot *s, __
 			return false;
 		}
 		*(__u64 *)(s->out + at - sizeof(struct kh_value)) =
-			v.reason | (__u64)v.truncated << 8 | (__u64)v.n << 16 |
+			v.reason | (__u64)v.truncated << 8 | (__u64)v.withheld << 9 | (__u64)v.n << 16 |
 			(v.length > ~0U ? ~0U : v.length) << 32;
 		*(volatile __u32 *)&s->out_used = at + ((v.n + 7) & ~7U);
 	}

@@ -79,7 +79,7 @@ static __always_inline bool kh_append_callers(struct pt_regs *ctx, struct kh_slo
 	*w = (struct kh_walk){ .s = s, .frame = kh_frame_pointer(ctx), .at = at + sizeof(*v), .left = config.callers };
 	if (kh_return_address(ctx, &w->address) && kh_put_caller(w, w->address) && w->frame >= kh_stack(ctx) - KH_BELOW_STACK)
 		bpf_loop(KH_MAX_CALLERS, kh_next_caller, w, 0);
-	v->truncated = w->more;
+	v->flags = w->more ? KH_TRUNCATED : 0;
 	v->length = config.callers - w->left;
 	v->n = v->length * sizeof(w->address);
 	s->out_used = w->at;

@@ -22,6 +22,7 @@ const volatile struct {
 	enum kh_pair pair;
 	enum kh_aggregate aggregate;
 	enum kh_detection detection;
+	enum kh_value_flag value_flag;
 } types;
 
 #endif

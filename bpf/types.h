@@ -100,9 +100,14 @@ struct kh_record {
 	char comm[16];
 };
 
+enum kh_value_flag {
+	KH_TRUNCATED = 1, /* there was more than n bytes */
+	KH_WITHHELD = 2,  /* patterns were found and overwritten, or the number is a power of two instead of itself */
+};
+
 struct kh_value {
 	enum kh_reason reason;
-	__u8 truncated;	 /* 1: there was more than n bytes */
+	__u8 flags;	 /* of kh_value_flag */
 	__u16 n;	 /* bytes that follow, before padding */
 	__u32 length;	 /* the value's own length in bytes, saturated (a C string cut at n: n) */
 };

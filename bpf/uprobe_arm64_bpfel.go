@@ -251,12 +251,19 @@ type UprobeKhUsage struct {
 }
 
 type UprobeKhValue struct {
-	_         structs.HostLayout
-	Reason    UprobeKhReason
-	Truncated uint8
-	N         uint16
-	Length    uint32
+	_      structs.HostLayout
+	Reason UprobeKhReason
+	Flags  uint8
+	N      uint16
+	Length uint32
 }
+
+type UprobeKhValueFlag uint32
+
+const (
+	UprobeKhValueFlagKH_TRUNCATED UprobeKhValueFlag = 1
+	UprobeKhValueFlagKH_WITHHELD  UprobeKhValueFlag = 2
+)
 
 // Names of all BPF objects in the ELF.
 //

@@ -46,6 +46,7 @@ type field struct {
 	action redact.Kind
 	max    int // bytes in a record
 	swap   bool
+	whole  bool // the action may let out all of it, and the record says so
 	value  event.Value
 }
 
@@ -65,7 +66,7 @@ func New(p *plan.Plan, meta Meta) *Decoder {
 		if action.Kind != redact.Keep && (f.Emits || f.Missing == event.Redacted) {
 			v.Redaction = &event.Redaction{Action: f.Action, Rule: f.Rule}
 		}
-		d.fields[i] = field{emits: f.Emits, kind: f.Kind, action: action.Kind, max: f.MaxBytes, swap: f.BigEndian, value: v}
+		d.fields[i] = field{emits: f.Emits, kind: f.Kind, action: action.Kind, max: f.MaxBytes, swap: f.BigEndian, whole: action.Kind == redact.Detect || action.Kind == redact.Bucket, value: v}
 	}
 	return d
 }
@@ -146,7 +147,7 @@ func (d *Decoder) Decode(record []byte) (event.Event, error) {
 			return event.Event{}, fmt.Errorf("decode record: callers: %w", err)
 		}
 		e.Stack = d.stack(&d.plan.Sites[site], v.bytes)
-		if v.truncated {
+		if v.flags&plan.FlagTruncated != 0 {
 			e.StackCut = event.CutDepth
 		}
 	}
@@ -167,10 +168,10 @@ func duration(ns uint64) time.Duration { return time.Duration(min(ns, math.MaxIn
 
 // A raw is one value of a record: struct kh_value and the bytes behind it.
 type raw struct {
-	reason    uint8
-	truncated bool
-	length    uint32
-	bytes     []byte
+	reason uint8
+	flags  uint8
+	length uint32
+	bytes  []byte
 }
 
 // values is the part of a record that is not read yet.
@@ -182,7 +183,7 @@ func (r *values) next(longest int) (raw, error) {
 		return raw{}, errors.New("the record ends before it")
 	}
 	n := int(binary.LittleEndian.Uint16(data[2:]))
-	v := raw{reason: data[0], truncated: data[1] != 0, length: binary.LittleEndian.Uint32(data[4:])}
+	v := raw{reason: data[0], flags: data[1], length: binary.LittleEndian.Uint32(data[4:])}
 	data = data[plan.ValueHeaderBytes:]
 	switch {
 	case n > longest:
@@ -212,12 +213,15 @@ func (f *field) decode(v *event.Value, r raw) {
 		}
 		return
 	}
-	v.Truncated = r.truncated
+	v.Truncated = r.flags&plan.FlagTruncated != 0
+	if f.whole && r.flags&plan.FlagWithheld == 0 {
+		v.Redaction = nil // it found nothing to withhold
+	}
 	switch f.action {
 	case redact.Length:
 		v.Value = strconv.FormatUint(uint64(r.length), 10)
 		// A length that the program reads is exact however long the string; one that the kernel counts ends with the limit.
-		v.Truncated = r.truncated && f.kind == target.KindCString || r.length == math.MaxUint32
+		v.Truncated = v.Truncated && f.kind == target.KindCString || r.length == math.MaxUint32
 		return
 	case redact.Digest:
 		if len(r.bytes) != plan.DigestBytes {

@@ -93,6 +93,12 @@ const (
 	ReasonNotAllowed uint8 = 6
 )
 
+// The flags in a value's header: enum kh_value_flag.
+const (
+	FlagTruncated uint8 = 1
+	FlagWithheld  uint8 = 2
+)
+
 // DigestBytes is the length of a digest in a record.
 const DigestBytes = 8
 

@@ -34,7 +34,7 @@ func TestNumbersAreTheKernels(t *testing.T) {
 		"KH_OP_TEST": int(OpTest), "KH_MAX_SETS": maxSets,
 		"KH_KEEP": int(ActKeep), "KH_LENGTH": int(ActLength), "KH_DIGEST": int(ActDigest), "KH_PREFIX": int(ActPrefix), "KH_SUFFIX": int(ActSuffix),
 		"KH_DETECT": int(ActDetect), "KH_ALLOW": int(ActAllow), "KH_BUCKET": int(ActBucket),
-		"KH_UNFINISHED": int(ReasonUnfinished), "KH_NOT_ALLOWED": int(ReasonNotAllowed),
+		"KH_TRUNCATED": int(FlagTruncated), "KH_WITHHELD": int(FlagWithheld), "KH_UNFINISHED": int(ReasonUnfinished), "KH_NOT_ALLOWED": int(ReasonNotAllowed),
 		"KH_EQ": int(CmpEQ), "KH_NE": int(CmpNE), "KH_LT": int(CmpLT), "KH_LE": int(CmpLE), "KH_GT": int(CmpGT), "KH_GE": int(CmpGE),
 		"KH_SIGNED": int(CmpSigned),
 		"KH_OK":     int(ReasonOK), "KH_NIL": int(ReasonNil), "KH_FAULT": int(ReasonFault), "KH_BAD_LENGTH": int(ReasonBadLength), "KH_ADDRESS": int(ReasonAddress),

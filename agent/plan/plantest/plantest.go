@@ -179,6 +179,7 @@ func compare(a uint64, width, how uint8, b uint64) bool {
 type leaving struct {
 	reason    uint8
 	truncated bool
+	withheld  bool
 	length    uint64
 	bytes     []byte
 }
@@ -200,7 +201,10 @@ func (m *machine) append(v leaving) {
 	var header [plan.ValueHeaderBytes]byte
 	header[0] = v.reason
 	if v.truncated {
-		header[1] = 1
+		header[1] |= plan.FlagTruncated
+	}
+	if v.withheld {
+		header[1] |= plan.FlagWithheld
 	}
 	binary.LittleEndian.PutUint16(header[2:], uint16(len(v.bytes)))
 	binary.LittleEndian.PutUint32(header[4:], uint32(min(v.length, math.MaxUint32)))
@@ -223,7 +227,7 @@ func (m *machine) number(op plan.Op) leaving {
 	case plan.ActKeep:
 		v.bytes = low
 	case plan.ActBucket:
-		v.bytes = binary.LittleEndian.AppendUint64(nil, coarse(op, src.value))[:op.Arg]
+		v.bytes = binary.LittleEndian.AppendUint64(nil, coarse(op, src.value, &v.withheld))[:op.Arg]
 	case plan.ActDigest:
 		v.bytes = m.digest(low)
 	}
@@ -231,12 +235,13 @@ func (m *machine) number(op plan.Op) leaving {
 }
 
 // coarse is the power of two of a number, with its sign, from a magnitude on.
-func coarse(op plan.Op, value uint64) uint64 {
+func coarse(op plan.Op, value uint64, withheld *bool) uint64 {
 	unused := 64 - 8*op.Arg
 	magnitude, sign := value<<unused>>unused, uint64(1)
 	if signed := int64(value<<unused) >> unused; op.N == uint32(plan.CmpSigned) && signed < 0 {
 		magnitude, sign = -uint64(signed), ^uint64(0)
 	}
+	*withheld = magnitude > 0 && magnitude >= uint64(op.Off)
 	return sign * redact.Action{Kind: redact.Bucket, N: int(op.Off)}.Bucketed(magnitude)
 }
 
@@ -297,7 +302,9 @@ func (m *machine) search(op plan.Op, v leaving) leaving {
 		panic("plantest: the plan was verified: " + err.Error())
 	}
 	if op.Action == plan.ActDetect {
-		v.bytes = dfa.Overwrite(v.bytes, v.truncated, machines...)
+		v.bytes, v.withheld = dfa.Overwrite(v.bytes, v.truncated, machines...), slices.ContainsFunc(machines, func(m *dfa.Machine) bool {
+			return len(m.Matches(v.bytes, v.truncated)) > 0
+		})
 		return v
 	}
 	if !v.truncated && slices.ContainsFunc(machines, func(m *dfa.Machine) bool { return m.Whole(v.bytes) }) {

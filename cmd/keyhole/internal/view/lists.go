@@ -141,7 +141,7 @@ func Session(s *keyholev1.Session, now time.Time) []table.Line {
 			lines = append(lines, fact("cost", cost))
 		}
 	}
-	if withheld := withheldText(s.GetFields()); withheld != "" {
+	if withheld := withheldText(s.GetFields(), func(*keyholev1.Field) bool { return true }); withheld != "" {
 		lines = append(lines, fact("withheld", withheld))
 	}
 	if s.GetPlanDigest() != "" {

@@ -40,7 +40,7 @@ func (t *Trace) Summary(sum *keyholev1.Summary) []table.Line {
 	if !sum.GetCountsFinal() {
 		lines = append(lines, item("", "these counts are not final: nobody was left to read the last ones"))
 	}
-	if withheld := withheldText(s.GetFields()); withheld != "" {
+	if withheld := withheldText(s.GetFields(), func(f *keyholev1.Field) bool { return t.withheld[f.GetPath()] }); withheld != "" {
 		lines = append(lines, item("withheld", withheld), item("policy", short(s.GetPolicyDigest())))
 	}
 	if t.spans > 0 {
@@ -80,14 +80,16 @@ func callsText(s *keyholev1.Session, sum *keyholev1.Summary) string {
 	return text
 }
 
-// withheldText says which values were not shown whole, and by which rule.
-func withheldText(fields []*keyholev1.Field) string {
+// withheldText says which values were not shown whole, and by which rule. Of an action that lets out whole what it finds nothing in, it is
+// asked whether something was withheld.
+func withheldText(fields []*keyholev1.Field, was func(*keyholev1.Field) bool) string {
 	var parts []string
 	for _, f := range fields {
 		if f.GetMissing() != "" && f.GetMissing() != event.Redacted {
 			continue
 		}
-		if a, err := redact.ParseAction(f.GetAction()); err == nil && a.Kind == redact.Keep {
+		a, err := redact.ParseAction(f.GetAction())
+		if err == nil && (a.Kind == redact.Keep || (a.Kind == redact.Detect || a.Kind == redact.Bucket && a.N > 0) && !was(f)) {
 			continue
 		}
 		parts = append(parts, fmt.Sprintf("%s by %s (%s)", f.GetPath(), f.GetRule(), f.GetAction()))

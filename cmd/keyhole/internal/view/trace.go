@@ -36,10 +36,11 @@ type Trace struct {
 
 	attached time.Time // when this end saw that it is attached, by its own clock
 	columns  *table.Columns
-	names    []string // of the values; none: the goroutine is shown
-	results  int      // how many of them, the last ones, are results
-	calls    bool     // with their returns: how long each took is shown
-	kernel   bool     // each call may be another process's, which is shown
+	names    []string        // of the values; none: the goroutine is shown
+	results  int             // how many of them, the last ones, are results
+	calls    bool            // with their returns: how long each took is shown
+	kernel   bool            // each call may be another process's, which is shown
+	withheld map[string]bool // values of which something was, by their paths
 	shown    uint64
 	spans    uint64
 	quiet    bool // it was said that nothing came
@@ -56,7 +57,7 @@ type sampled struct {
 
 // NewTrace begins to show a session on a terminal of so many cells; 0: the lines go elsewhere.
 func NewTrace(width int) *Trace {
-	return &Trace{width: width}
+	return &Trace{width: width, withheld: make(map[string]bool)}
 }
 
 // Session takes the session's new state. It returns the lines above the rows, once.
@@ -195,6 +196,11 @@ func (t *Trace) Event(e *keyholev1.Event, now time.Time) []table.Line {
 	}
 	if t.kernel {
 		cells = append(cells, table.Text(process))
+	}
+	for _, v := range slices.Concat(e.GetArguments(), e.GetResults()) {
+		if v.GetRedaction() != nil {
+			t.withheld[v.GetName()] = true
+		}
 	}
 	arguments := len(t.names) - t.results
 	cells = append(cells, valueCells(t.names[:arguments], e.GetArguments())...)

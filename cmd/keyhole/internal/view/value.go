@@ -19,7 +19,7 @@ const hidden = "····"
 func Value(v *keyholev1.Value) table.Span {
 	action := v.GetRedaction().GetAction()
 	switch {
-	case v.GetMissing() == event.Redacted:
+	case v.GetMissing() == event.Redacted, v.GetMissing() == event.NotInSet:
 		return table.Span{Text: "withheld (" + action + ")", Style: table.Dim}
 	case v.GetMissing() != "":
 		return table.Span{Text: v.GetMissing(), Style: table.Warn}
@@ -32,6 +32,10 @@ func Value(v *keyholev1.Value) table.Span {
 	switch {
 	case v.GetKind() == event.KindDigest:
 		return table.Span{Text: "#" + text, Style: table.Dim}
+	case kind == "bucket" && strings.HasPrefix(text, "-"):
+		return table.Span{Text: "≤" + text, Style: table.Dim}
+	case kind == "bucket":
+		return table.Span{Text: "≥" + text, Style: table.Dim}
 	case kind == "suffix":
 		return table.Text(hidden + text)
 	case kind == "prefix":

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keyhole-dev/keyhole/cmd/keyhole/internal/table"
+	"github.com/keyhole-dev/keyhole/internal/detect"
 	"github.com/keyhole-dev/keyhole/internal/event"
 	"github.com/keyhole-dev/keyhole/internal/redact"
 	keyholev1 "github.com/keyhole-dev/keyhole/proto/keyhole/v1"
@@ -140,7 +141,18 @@ func leaves(f *keyholev1.Field) table.Span {
 	case redact.Digest:
 		return dim("digest  #5be1c0ffee15900d")
 	case redact.Detect:
-		return table.Text("the value, " + a.Sets + " overwritten  to ****")
+		what := "secrets"
+		if a.Sets != detect.All {
+			what = a.Sets
+		}
+		return table.Text("the value, " + what + " in it overwritten  ****")
+	case redact.Allow:
+		return table.Text("the value, if all of it is " + strings.ReplaceAll(a.Sets, ",", " or "))
+	case redact.Bucket:
+		if a.N == 0 {
+			return dim("its power of two  ≥65536")
+		}
+		return table.Text("the value; from " + number(uint64(a.N)) + " on its power of two")
 	case redact.Suffix:
 		return table.Text(fmt.Sprintf("last %s  %s%s", plural(a.N, "byte"), hidden, sample("4242", a.N)))
 	case redact.Prefix:
@@ -162,7 +174,9 @@ func sample(text string, n int) string {
 var because = map[string]string{
 	redact.RuleSecretName:     redact.RuleSecretName + ": the name means a secret; no policy lowers it",
 	redact.RuleIdentifierName: redact.RuleIdentifierName + ": the name means an identifier",
-	redact.RuleDefaultText:    "default for strings that no rule keeps",
+	redact.RuleDefaultText:    "default for strings",
+	redact.RuleStrictText:     "default for strings in the strict profile",
+	redact.RuleDefaultInteger: "default for numbers of 64 bits",
 	redact.RuleDefaultPointer: "default for pointers: an address helps an attacker",
 	redact.RuleDefaultScalar:  "default for numbers",
 	redact.RuleDefaultOther:   "default for everything else",
