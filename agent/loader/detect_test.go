@@ -4,14 +4,17 @@ package loader
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/keyhole-dev/keyhole/agent/plan"
 	"github.com/keyhole-dev/keyhole/agent/plan/plantest"
+	"github.com/keyhole-dev/keyhole/bpf"
 	"github.com/keyhole-dev/keyhole/internal/detect"
 	"github.com/keyhole-dev/keyhole/internal/dfa"
 	"github.com/keyhole-dev/keyhole/internal/probe"
@@ -102,4 +105,33 @@ func TestKernelAllows(t *testing.T) {
 		}
 	}
 	s.requireScratchZero(t)
+}
+
+// TestImageIsTheKernels: internal/dfa lays machines out as bpf/types.h has them.
+func TestImageIsTheKernels(t *testing.T) {
+	image, err := dfa.NewImage(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type tables = bpf.UprobeKhTables
+	if got, want := binary.Size(dfa.Header{}), int(unsafe.Sizeof(bpf.UprobeKhMachine{})); got != want {
+		t.Errorf("a machine has %d bytes; in the kernel %d", got, want)
+	}
+	if got, want := len(image.Bytes())-2*len(image.Words), int(unsafe.Offsetof(tables{}.Words)); got != want {
+		t.Errorf("the words begin at byte %d; in the kernel at %d", got, want)
+	}
+	image.Machines = []dfa.Header{{
+		Classes: 1, Forward: 2, Backward: 3, Flags: 4, Required: 5, Check: 6, Start: [4]uint32{7, 8, 9, 10},
+		ForwardDeadMatch: 11, ForwardDead: 12, ForwardMatch: 13, BackwardStart: 14, BackwardCut: 15, BackwardMatch: 16,
+	}}
+	var machine bpf.UprobeKhMachine
+	if _, err := binary.Decode(image.Bytes(), binary.NativeEndian, &machine); err != nil {
+		t.Fatal(err)
+	}
+	if machine != (bpf.UprobeKhMachine{
+		Classes: 1, Forward: 2, Backward: 3, Flags: 4, Required: 5, Check: 6, Start: [4]uint32{7, 8, 9, 10},
+		ForwardDeadMatch: 11, ForwardDead: 12, ForwardMatch: 13, BackwardStart: 14, BackwardCut: 15, BackwardMatch: 16,
+	}) {
+		t.Errorf("the kernel reads %+v", machine)
+	}
 }

@@ -197,9 +197,7 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lay out the patterns: %w", err)
 	}
-	if err := setPatterns(spec.Maps[bpf.UprobeMapKhPatterns], image); err != nil {
-		return nil, err
-	}
+	setPatterns(spec.Maps[bpf.UprobeMapKhPatterns], image)
 	tables, err := freezeTables(spec, configOf(p, o, image, wanted), p)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ package dfa
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -26,6 +27,20 @@ type Header struct {
 
 	ForwardDeadMatch, ForwardDead, ForwardMatch uint32
 	BackwardStart, BackwardCut, BackwardMatch   uint32
+}
+
+// Bytes is the image as struct kh_tables, in this machine's byte order, with as many words as there are.
+func (i *Image) Bytes() []byte {
+	var machines [MaxMachines]Header
+	copy(machines[:], i.Machines)
+	b := make([]byte, 0, binary.Size(machines)+2*256+256+2*len(i.Words))
+	for _, part := range []any{&machines, &i.Features, &i.Kinds, i.Words} {
+		var err error
+		if b, err = binary.Append(b, binary.NativeEndian, part); err != nil {
+			panic("dfa: an image holds only numbers: " + err.Error())
+		}
+	}
+	return b
 }
 
 // Bounds of an image: KH_MAX_MACHINES and KH_MAX_WORDS.
