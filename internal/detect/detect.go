@@ -35,6 +35,9 @@ func set(name, about, source, pattern string, check dfa.Check) *Set {
 	return s
 }
 
+// Pattern is what the set looks for, before its check, in Go's syntax.
+func (s *Set) Pattern() string { return s.pattern }
+
 // Pieces of patterns.
 const (
 	// before and behind stand around a number: not another digit, or the number would be part of a longer one.

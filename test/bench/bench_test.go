@@ -45,6 +45,7 @@ func TestTable(t *testing.T) {
 	}
 	rows := slices.Concat(
 		[]row{{what: "A hit: time in the program, without the trap"}}, hits(t, n),
+		[]row{{what: "What becomes of a value, once it is read"}}, redaction(t, n),
 		[]row{{what: "The agent"}}, agent(t, n),
 		[]row{{what: "From the command to the first event on its standard output"}}, firstEvent(t, n), bigBinary(t, n),
 	)
