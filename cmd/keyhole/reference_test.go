@@ -54,6 +54,7 @@ Standard output holds data only. Errors are ` + "`keyhole: CODE: text`" + ` on s
 | 5 | over its budget |
 | 6 | the control plane was not reached, or was lost on the way |
 | 7 | the node or the place in the program cannot be probed |
+| 10 | something is otherwise than was wanted |
 
 The configuration file (` + "`--config`, KEYHOLE_CONFIG, or `~/.config/keyhole/client.yaml`" + `) names control planes and what to show them;
 paths start at its directory. ` + "`keyhole dev`" + ` writes one. KEYHOLE_CONTROL_PLANE stands for ` + "`--control-plane`, KEYHOLE_REASON for `--reason`" + `,

@@ -51,7 +51,7 @@ func (r *request) add(cmd *cobra.Command) {
 	f.StringVar(&r.errors, "errors-only", "", "show only calls that failed, `WHICH` says how: errors, by an error that is not nil or, without one, a negative result; nonzero, by a result that is not 0")
 	f.Lookup("errors-only").NoOptDefVal = string(probe.ErrorsOnly)
 	f.BoolVar(&r.stack, "stack", false, "show the callers of each call, by name, with those that were inlined")
-	f.StringArrayVar(&r.redact, "redact", nil, "`PATH=ACTION`: redact more strictly than policy does, by drop, digest, length, suffix:N or prefix:N; repeatable")
+	f.StringArrayVar(&r.redact, "redact", nil, "`PATH=ACTION`: redact more strictly than policy does, by drop, length, digest, suffix:N, prefix:N, bucket, detect:SET or allow:SET; repeatable")
 	f.BoolVar(&r.count, "count", false, "count calls in the kernel and show no event; `by PATH` behind it counts them by a value")
 	f.StringVar(&r.hist, "hist", "", "show the histogram of the number at `PATH`, or of how long calls take (duration), counted in the kernel, and no event")
 	f.StringVar(&r.where, "where", "", "`CONDITION` that a call must meet, such as 'qty > 10 && sku == \"A\"'")

@@ -31,7 +31,7 @@ func (sh *shell) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&sh.controlPlane, "control-plane", "", "`ADDRESS` of the control plane (KEYHOLE_CONTROL_PLANE; default: that of the current context)")
 	root.AddCommand(
 		sh.devCommand(), sh.traceCommand(), sh.explainCommand(), sh.functionsCommand(), sh.sessionsCommand(), sh.stopCommand(), sh.nodesCommand(), sh.doctorCommand(),
-		sh.auditCommand(), sh.contextCommand(),
+		sh.auditCommand(), sh.policyCommand(), sh.contextCommand(),
 	)
 	return root
 }

@@ -16,14 +16,15 @@ import (
 
 // The exit statuses. They are a contract.
 const (
-	statusFine        = 0 // deadline, stopped by its owner, Ctrl-C, max hits, the target ended after the attach
-	statusFault       = 1 // ours: a holder lost, audit or store not writable
-	statusRequest     = 2 // the request is wrong by itself
-	statusDenied      = 3 // policy, ceiling, certificate; or somebody else stopped it
-	statusNotFound    = 4 // no such process, function, argument, node
-	statusTripped     = 5 // over its budget
-	statusUnreachable = 6 // no control plane, or lost on the way
-	statusCannot      = 7 // the node or the site cannot
+	statusFine        = 0  // deadline, stopped by its owner, Ctrl-C, max hits, the target ended after the attach
+	statusFault       = 1  // ours: a holder lost, audit or store not writable
+	statusRequest     = 2  // the request is wrong by itself
+	statusDenied      = 3  // policy, ceiling, certificate; or somebody else stopped it
+	statusNotFound    = 4  // no such process, function, argument, node
+	statusTripped     = 5  // over its budget
+	statusUnreachable = 6  // no control plane, or lost on the way
+	statusCannot      = 7  // the node or the site cannot
+	statusAssertion   = 10 // something is otherwise than was wanted
 )
 
 // statuses are the exit statuses of the kinds of problem. What is not here is a fault.
@@ -50,6 +51,9 @@ func statusOf(err error) int {
 	if _, over := errors.AsType[*tripped](err); over {
 		return statusTripped
 	}
+	if _, otherwise := errors.AsType[*assertion](err); otherwise {
+		return statusAssertion
+	}
 	if status, known := statuses[problem.Of(err).Code]; known {
 		return status
 	}
@@ -61,6 +65,12 @@ type tripped struct{ problem *problem.Error }
 
 func (t *tripped) Error() string { return t.problem.Error() }
 func (t *tripped) Unwrap() error { return t.problem }
+
+// assertion is that something is otherwise than was wanted.
+type assertion struct{ problem *problem.Error }
+
+func (a *assertion) Error() string { return a.problem.Error() }
+func (a *assertion) Unwrap() error { return a.problem }
 
 // complaint is an error as it is written to standard error: what is wrong and the next step, then what there is to choose
 // from unless the text has it.
