@@ -138,10 +138,10 @@ func (o *objects) Close() error {
 
 // specOf is the object that a plan is loaded with.
 func specOf(p *plan.Plan, perfEvents bool) (*ebpf.CollectionSpec, error) {
-	load, attachType := bpf.LoadUprobe, ebpf.AttachNone
+	load, attachType := bpf.Uprobe, ebpf.AttachNone
 	switch {
 	case p.Identity.Kernel != "":
-		load = bpf.LoadKprobe
+		load = bpf.Kprobe
 		if hasKprobeMulti() {
 			attachType = ebpf.AttachTraceKprobeMulti
 		}
