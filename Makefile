@@ -4,7 +4,7 @@
 GO   ?= go
 TOOL  = $(GO) tool -modfile=tools/go.mod
 
-.PHONY: demo test test-kernel test-long test-exploration bench build generate lint
+.PHONY: demo test test-kernel test-soak test-long test-exploration bench build generate lint
 
 demo: ## trace a running program with redaction, end to end, and clean up
 	@scripts/demo.sh
@@ -16,6 +16,9 @@ test: ## every test, race detector on; packages one after another, since several
 
 test-kernel: ## the tests on kernels in an emulator, or some of them: make test-kernel KERNEL=6.12 ARCH=arm64 RUN=TestShapes
 	$(GO) test -count=1 -timeout 20m -v -run '^TestMatrix$$' ./test/kernels -kernel '$(KERNEL)' -arch '$(ARCH)' -guest-run '$(RUN)'
+
+test-soak: ## eight processes under signals, ten minutes: no event holds another's byte
+	KEYHOLE_SOAK=10m $(GO) test -count=1 -timeout 20m -v -run '^TestCrossProcess$$' ./agent/loader
 
 test-long: ## the long forms of those tests that have one: hours
 	KEYHOLE_LONG=1 $(TOOL) gotestsum --format pkgname-and-test-fails -- -p 1 -count=1 -timeout 6h ./...

@@ -19,17 +19,22 @@
  *	image FILE A B C D E F	one call of hot_image with these words as arguments, and the first two pages of FILE in memory at
  *				0xc000000000 and 0xd000000000
  *	threads T N		N calls of hot_pair in each of T threads at once
+ *	soak BYTE N		N calls of hot_pair, on one processor, with texts of nothing but BYTE, of many lengths, and with the length above
+ *				the byte as value; a signal comes every 50 us. Answered with the number of signals.
  *	run MICROSECONDS	calls of hot_pair by another thread, with such pauses, until
  *	halt			which is answered when that thread has ended, with the number of its calls
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define API __attribute__((noipa)) /* every call is made, with every argument where the ABI says */
@@ -157,6 +162,42 @@ static void *walk(void *arg)
 
 static struct work walker;
 
+static volatile sig_atomic_t signals;
+
+static void on_signal(int number)
+{
+	(void)number;
+	signals++;
+}
+
+/* Lengths that follow each other: short ones behind long ones, and on both sides of a word. */
+static const size_t soak_lengths[] = { 1, 4096, 7, 300, 8, 9, 2000, 16, 0, 64, 63, 1024, 3, 4095 };
+
+static long soak(unsigned char byte, long calls)
+{
+	static char text[4096];
+	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	struct itimerspec each = { { 0, 50000 }, { 0, 50000 } }, none = {};
+	cpu_set_t one;
+	timer_t timer;
+
+	CPU_ZERO(&one);
+	CPU_SET(byte % sysconf(_SC_NPROCESSORS_ONLN), &one);
+	memset(text, byte, sizeof(text));
+	signals = 0;
+	if (sched_setaffinity(0, sizeof(one), &one) || sigaction(SIGALRM, &action, NULL) || timer_create(CLOCK_MONOTONIC, NULL, &timer) ||
+	    timer_settime(timer, 0, &each, NULL))
+		return -1;
+	for (long i = 0; i < calls; i++) {
+		size_t n = soak_lengths[i % (sizeof(soak_lengths) / sizeof(*soak_lengths))];
+
+		hot_pair((long)n << 8 | byte, text, n);
+	}
+	timer_settime(timer, 0, &none, NULL);
+	timer_delete(timer);
+	return signals;
+}
+
 static long command(char *line)
 {
 	char *name = strtok(line, " "), *a = strtok(NULL, " "), *b = strtok(NULL, " "), *c = strtok(NULL, "");
@@ -233,6 +274,8 @@ static long command(char *line)
 			pthread_join(w[i].thread, NULL);
 			sum += w[i].calls;
 		}
+	} else if (!strcmp(name, "soak") && b) {
+		sum = soak(n, strtol(b, NULL, 0));
 	} else if (!strcmp(name, "run")) {
 		running = 1;
 		walker.pause = n;
