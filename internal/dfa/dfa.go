@@ -162,7 +162,11 @@ func marker(re *syntax.Regexp, class *[256]uint8, classes int) (Table, error) {
 	if err == nil {
 		return t, nil
 	}
-	if short := shorten(re); short != nil {
+	for _, n := range []int{maxInsts, 24, 16, 12, 8, 6, 4} {
+		short := shorten(re, n)
+		if short == nil {
+			break
+		}
 		if t, err := backward(short, maxCounting); err == nil {
 			return t, nil
 		}
@@ -171,39 +175,68 @@ func marker(re *syntax.Regexp, class *[256]uint8, classes int) (Table, error) {
 	return backward(re, MaxStates)
 }
 
-// shorten returns a pattern that matches a beginning of whatever re matches, and never nothing; nil if it knows of none. re stays as it is.
-func shorten(re *syntax.Regexp) *syntax.Regexp {
+// shorten returns a pattern that matches a beginning of whatever re matches: of at least one character, and where it has a choice of some n and
+// no more. It is nil if it knows of none. re stays as it is.
+func shorten(re *syntax.Regexp, n int) *syntax.Regexp {
+	least := atLeast(re)
+	if least == 0 {
+		return nil
+	}
 	short := *re
 	switch re.Op {
-	case syntax.OpLiteral, syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
-		return re
+	case syntax.OpLiteral:
+		short.Rune = re.Rune[:min(n, len(re.Rune))]
 	case syntax.OpCapture, syntax.OpPlus:
-		return shorten(re.Sub[0])
+		return shorten(re.Sub[0], n)
 	case syntax.OpRepeat:
-		if re.Min == 0 || shorten(re.Sub[0]) == nil {
-			return nil
-		}
-		short.Max = re.Min
-		return &short
+		each := least / re.Min
+		short.Min = min(re.Min, (n+each-1)/each)
+		short.Max = short.Min
 	case syntax.OpAlternate:
 		short.Sub = nil
 		for _, sub := range re.Sub {
-			s := shorten(sub)
-			if s == nil {
-				return nil
-			}
-			short.Sub = append(short.Sub, s)
+			short.Sub = append(short.Sub, shorten(sub, n))
 		}
-		return &short
 	case syntax.OpConcat:
-		for i, sub := range slices.Backward(re.Sub) {
-			if s := shorten(sub); s != nil {
-				short.Sub = append(slices.Clone(re.Sub[:i]), s)
-				return &short
+		short.Sub = nil
+		for left := min(n, least); left > 0; {
+			sub := re.Sub[len(short.Sub)]
+			k := atLeast(sub)
+			if k >= left {
+				sub = shorten(sub, left)
 			}
+			short.Sub = append(short.Sub, sub)
+			left -= k
 		}
 	}
-	return nil
+	return &short
+}
+
+// atLeast is how many characters a match of re has at least.
+func atLeast(re *syntax.Regexp) int {
+	switch re.Op {
+	case syntax.OpLiteral:
+		return len(re.Rune)
+	case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		return 1
+	case syntax.OpCapture, syntax.OpPlus:
+		return atLeast(re.Sub[0])
+	case syntax.OpRepeat:
+		return re.Min * atLeast(re.Sub[0])
+	case syntax.OpAlternate:
+		least := maxInsts
+		for _, sub := range re.Sub {
+			least = min(least, atLeast(sub))
+		}
+		return least
+	case syntax.OpConcat:
+		sum := 0
+		for _, sub := range re.Sub {
+			sum += atLeast(sub)
+		}
+		return sum
+	}
+	return 0
 }
 
 // loosen makes of each x{n,m} an x+ or x*, in place.
