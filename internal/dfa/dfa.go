@@ -106,8 +106,28 @@ const (
 	Mod97         // ISO 7064 as ISO 13616-1 uses it, over its letters and digits: IBAN
 )
 
+// Apart says what does not follow a match, as a look-ahead would, which Go's syntax has not. The end of the text may follow.
+type Apart uint8
+
+// The kinds of Apart.
+const (
+	FromNothing Apart = iota
+	FromDigits        // no ASCII digit follows: a number ends where it ends
+	FromAlnum         // nor an ASCII letter
+)
+
+func (a Apart) from(b byte) bool {
+	digit, lower := '0' <= b && b <= '9', b|0x20
+	return a != FromNothing && digit || a == FromAlnum && 'a' <= lower && lower <= 'z'
+}
+
 // Compile turns a pattern in Go's syntax (https://pkg.go.dev/regexp/syntax) into a machine. The errors tell the pattern's author what to change.
 func Compile(pattern string, check Check) (*Machine, error) {
+	return CompileApart(pattern, FromNothing, check)
+}
+
+// CompileApart is Compile for matches that stand apart from what follows them.
+func CompileApart(pattern string, apart Apart, check Check) (*Machine, error) {
 	re, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
@@ -117,6 +137,7 @@ func Compile(pattern string, check Check) (*Machine, error) {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 	}
 	m := &Machine{Check: check}
+	forward.apart = apart
 	classes := classify(&m.Class, forward)
 	if m.Forward, err = determinize(forward, begin, &m.Class, classes, false, MaxStates); err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
@@ -128,20 +149,94 @@ func Compile(pattern string, check Check) (*Machine, error) {
 }
 
 // marker makes the backward table. It may mark more places than those where a match begins, since the forward pass looks at each: where counting
-// how often something repeats would need many states, it does not count.
+// how often something repeats would need many states, it looks for what every match begins with, and where that needs many it does not count.
 func marker(re *syntax.Regexp, class *[256]uint8, classes int) (Table, error) {
-	b, end, err := build(re.Simplify(), true)
-	if err != nil {
-		return Table{}, err
+	backward := func(re *syntax.Regexp, most int) (Table, error) {
+		b, end, err := build(re.Simplify(), true)
+		if err != nil {
+			return Table{}, err
+		}
+		return determinize(b, end, class, classes, true, most)
 	}
-	if t, err := determinize(b, end, class, classes, true, maxCounting); err == nil {
+	t, err := backward(re, maxCounting)
+	if err == nil {
 		return t, nil
 	}
-	loosen(re)
-	if b, end, err = build(re.Simplify(), true); err != nil {
-		return Table{}, err
+	for _, n := range []int{maxInsts, 24, 16, 12, 8, 6, 4} {
+		short := shorten(re, n)
+		if short == nil {
+			break
+		}
+		if t, err := backward(short, maxCounting); err == nil {
+			return t, nil
+		}
 	}
-	return determinize(b, end, class, classes, true, MaxStates)
+	loosen(re)
+	return backward(re, MaxStates)
+}
+
+// shorten returns a pattern that matches a beginning of whatever re matches: of at least one character, and where it has a choice of some n and
+// no more. It is nil if it knows of none. re stays as it is.
+func shorten(re *syntax.Regexp, n int) *syntax.Regexp {
+	least := atLeast(re)
+	if least == 0 {
+		return nil
+	}
+	short := *re
+	switch re.Op {
+	case syntax.OpLiteral:
+		short.Rune = re.Rune[:min(n, len(re.Rune))]
+	case syntax.OpCapture, syntax.OpPlus:
+		return shorten(re.Sub[0], n)
+	case syntax.OpRepeat:
+		each := least / re.Min
+		short.Min = min(re.Min, (n+each-1)/each)
+		short.Max = short.Min
+	case syntax.OpAlternate:
+		short.Sub = nil
+		for _, sub := range re.Sub {
+			short.Sub = append(short.Sub, shorten(sub, n))
+		}
+	case syntax.OpConcat:
+		short.Sub = nil
+		for left := min(n, least); left > 0; {
+			sub := re.Sub[len(short.Sub)]
+			k := atLeast(sub)
+			if k >= left {
+				sub = shorten(sub, left)
+			}
+			short.Sub = append(short.Sub, sub)
+			left -= k
+		}
+	}
+	return &short
+}
+
+// atLeast is how many characters a match of re has at least.
+func atLeast(re *syntax.Regexp) int {
+	switch re.Op {
+	case syntax.OpLiteral:
+		return len(re.Rune)
+	case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		return 1
+	case syntax.OpCapture, syntax.OpPlus:
+		return atLeast(re.Sub[0])
+	case syntax.OpRepeat:
+		return re.Min * atLeast(re.Sub[0])
+	case syntax.OpAlternate:
+		least := maxInsts
+		for _, sub := range re.Sub {
+			least = min(least, atLeast(sub))
+		}
+		return least
+	case syntax.OpConcat:
+		sum := 0
+		for _, sub := range re.Sub {
+			sum += atLeast(sub)
+		}
+		return sum
+	}
+	return 0
 }
 
 // loosen makes of each x{n,m} an x+ or x*, in place.
@@ -164,6 +259,9 @@ func classify(class *[256]uint8, b *builder) int {
 		if i.op == opBytes && i.lo <= i.hi {
 			edge[i.lo], edge[int(i.hi)+1] = true, true
 		}
+	}
+	for c := 1; c < 256; c++ {
+		edge[c] = edge[c] || b.apart.from(byte(c-1)) != b.apart.from(byte(c))
 	}
 	type like struct {
 		segment int
@@ -354,7 +452,7 @@ func (d *determinizer) follow(i int, assert syntax.EmptyOp, at *[]int) (match bo
 // step is the state after one more byte.
 func (d *determinizer) step(from *closure, c byte) state {
 	d.work += len(from.at)
-	next := state{match: from.match}
+	next := state{match: from.match && !d.apart.from(c)}
 	for _, i := range from.at {
 		if in := d.insts[i]; in.lo <= c && c <= in.hi {
 			next.at = append(next.at, in.out)

@@ -118,6 +118,62 @@ func TestRandomPatterns(t *testing.T) {
 	}
 }
 
+// TestBeginnings gives patterns that count so far that only what matches begin with is looked for.
+func TestBeginnings(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for _, pattern := range []string{
+		`\b[0-9](?:[ab]?[0-9]){12,18}\b`, `(?:a[ab]{8,12}|1[1a]{8,12}b)(?:\b|k)`, `(?:[ab]?1){9,}$`, `(?:[ab]{1,9}1?){5,9}k*`, `(?:\b|a)(?:1a?){6,}(?:b|$)*`,
+	} {
+		re := regexp.MustCompile(pattern)
+		re.Longest()
+		m, err := Compile(pattern, NoCheck)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for range 3_000 {
+			s := make([]byte, r.IntN(60))
+			for i := range s {
+				s[i] = "111111aab k"[r.IntN(11)]
+			}
+			all := want(re, s)
+			found += len(all)
+			if got := m.Matches(s, false); fmt.Sprint(got) != fmt.Sprint(all) {
+				t.Fatalf("%q in %q: found %v; regexp finds %v", pattern, s, got, all)
+			}
+		}
+		t.Logf("%s: %d backward states, %d matches", pattern, len(m.Backward.Flags), found)
+		if found == 0 {
+			t.Errorf("%s: nothing matched", pattern)
+		}
+	}
+}
+
+func TestApart(t *testing.T) {
+	for _, c := range []struct {
+		apart      Apart
+		text, want string
+	}{
+		{FromNothing, "xab12", "xa**2"},
+		{FromDigits, "xab12", "xab12"},
+		{FromDigits, "xab1", "xa**"},
+		{FromDigits, "b1b1_b1", "****_**"},
+		{FromDigits, "b1 b11", "** b11"},
+		{FromAlnum, "b1b1_b1x", "b1**_b1x"},
+		{FromAlnum, "b1\u00e9", "**\u00e9"},
+	} {
+		m, err := CompileApart(`b[0-9]`, c.apart, NoCheck)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(Overwrite([]byte(c.text), false, m)); got != c.want {
+			t.Errorf("apart %d: %q became %q; want %q", c.apart, c.text, got, c.want)
+		}
+	}
+}
+
 func TestLimits(t *testing.T) {
 	for pattern, want := range map[string]string{
 		`(a`:                       "missing closing",

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // An Image is machines as the eBPF program reads them: struct kh_tables and struct kh_machine of bpf/types.h say what each number means.
@@ -56,12 +57,13 @@ const notASCII = 1 << 15
 var features = []func(b byte) bool{
 	func(b byte) bool { return '0' <= b && b <= '9' },
 	func(b byte) bool { return 'A' <= b && b <= 'Z' },
-	is('@'), is('.'), is(':'), is('/'), is('-'), is('='), is('_'), is('+'), is(' '), is('J'), either('k'), either('b'), either('s'),
+	anyOf("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"),
+	anyOf("@"), anyOf("."), anyOf(":"), anyOf("/"), anyOf("-"), anyOf("="), anyOf("=:"), anyOf(" \t"), anyOf("-._A"), anyOf("J"), anyOf("Bb"), anyOf("Ss"),
 }
 
-func is(c byte) func(byte) bool { return func(b byte) bool { return b == c } }
-
-func either(c byte) func(byte) bool { return func(b byte) bool { return b|0x20 == c } }
+func anyOf(some string) func(byte) bool {
+	return func(b byte) bool { return strings.IndexByte(some, b) >= 0 }
+}
 
 // NewImage lays out machines. The error is that they are too many, or too big together.
 func NewImage(machines []*Machine) (*Image, error) {

@@ -38,6 +38,7 @@ type builder struct {
 	insts    []inst
 	backward bool
 	asserts  syntax.EmptyOp // every assertion that was met
+	apart    Apart          // of what a match ends before
 	err      error
 }
 

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package detect
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/keyhole-dev/keyhole/internal/dfa"
+)
+
+// examples are those of a set: what is all of it, and what is nothing. testdata/card.txt says how they are written.
+func examples(t testing.TB, set string) (is, isNot []string) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", set+".txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		sign, text, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		text = strings.NewReplacer("¦", "", "⏎", "\n").Replace(text)
+		switch {
+		case sign == "+" && text != "":
+			is = append(is, text)
+		case sign == "-" && text != "":
+			isNot = append(isNot, text)
+		case sign != "#":
+			t.Fatalf("%s: %q is no line of examples", set, line)
+		}
+	}
+	return is, isNot
+}
+
+func TestExamples(t *testing.T) {
+	for _, s := range Sets() {
+		t.Run(s.Name, func(t *testing.T) {
+			m, err := s.machine()
+			if err != nil {
+				t.Fatal(err)
+			}
+			is, isNot := examples(t, s.Name)
+			if len(is) < 3 || len(isNot) < 3 {
+				t.Fatalf("%d true and %d false examples", len(is), len(isNot))
+			}
+			for _, text := range is {
+				got := string(dfa.Overwrite([]byte(text), false, m))
+				// Of a longer name that ends as the set has it the beginning may stay.
+				name, _, _ := strings.Cut(got, "*")
+				if strings.Trim(got[len(name):], "*") != "" || name == got || name != "" && (s.Name != "dsn" && s.Name != "session" || strings.ContainsAny(name, "=: ")) {
+					t.Errorf("%q became %q", text, got)
+				}
+			}
+			for _, text := range isNot {
+				if got := string(dfa.Overwrite([]byte(text), false, m)); got != text {
+					t.Errorf("%q became %q", text, got)
+				}
+			}
+		})
+	}
+}
