@@ -205,11 +205,11 @@ func (c *compiler) decide(v *target.Value) redact.Decision { return c.decisions[
 func (c *compiler) decideAlone(v *target.Value) redact.Decision {
 	kind := string(v.Kind)
 	d := c.rules.Decide(redact.Field{
-		Path: v.Path, Names: v.Names, Types: v.Types, Embedded: v.Embedded, TypeName: v.TypeName, Kind: kind, Size: v.Size, Function: c.target.Function.Name, Executable: c.target.Identity.Path,
+		Path: v.Path, Names: v.Names, Types: v.Types, Embedded: v.Embedded, TypeName: v.TypeName, Kind: kind, Size: v.Size, Function: c.target.Function.Name, Executable: c.target.Identity.Path, Workload: c.target.Identity.Workload,
 	})
 	for _, a := range v.Aliases {
 		other := c.rules.Decide(redact.Field{
-			Path: strings.Join(a.Names, "."), Names: a.Names, TypeName: a.TypeName, Kind: kind, Size: v.Size, Function: c.target.Function.Name, Executable: c.target.Identity.Path,
+			Path: strings.Join(a.Names, "."), Names: a.Names, TypeName: a.TypeName, Kind: kind, Size: v.Size, Function: c.target.Function.Name, Executable: c.target.Identity.Path, Workload: c.target.Identity.Workload,
 		})
 		if both := d.With(other.Action, other.Rule).For(kind); both.Action != d.Action {
 			both.Note = "the same bytes as " + strings.Join(a.Names, ".")

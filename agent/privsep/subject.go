@@ -107,6 +107,9 @@ func (s *subject) open(self fileID) error {
 	if s.maps, err = readMaps(dir + "maps"); err != nil {
 		return s.explain(err)
 	}
+	if cgroup, err := readSmall(dir + "cgroup"); err == nil {
+		s.identity.Workload = procfs.Workload(cgroup)
+	}
 	return s.check()
 }
 

@@ -35,8 +35,9 @@ type Identity struct {
 	PID        int    `json:"pid"`
 	StartTicks uint64 `json:"startTicks"` // /proc/PID/stat field 22: clock ticks (1/100 s) since boot
 	Comm       string `json:"comm"`
-	Path       string `json:"path"`    // the executable as /proc/PID/exe names it; for people only
-	BuildID    string `json:"buildId"` // GNU build ID in hex, else Go's
+	Path       string `json:"path"`               // the executable as /proc/PID/exe names it; for people only
+	Workload   string `json:"workload,omitempty"` // what runs it: unit/NAME.service, container/ID or cgroup/PATH; empty where it is not known
+	BuildID    string `json:"buildId"`            // GNU build ID in hex, else Go's
 	Device     uint64 `json:"device"`
 	Inode      uint64 `json:"inode"`
 	Size       int64  `json:"size"`

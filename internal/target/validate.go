@@ -113,7 +113,7 @@ func (id *Identity) validate() error {
 		return errors.New("lacks the process's start time, or the executable's inode or size")
 	}
 	return texts(
-		text{"command", id.Comm, maxShort}, text{"path", id.Path, maxLong}, text{"build ID", id.BuildID, maxShort},
+		text{"command", id.Comm, maxShort}, text{"path", id.Path, maxLong}, text{"workload", id.Workload, maxLong}, text{"build ID", id.BuildID, maxShort},
 		text{"language", id.Language, maxShort},
 	)
 }
