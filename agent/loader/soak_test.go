@@ -35,24 +35,34 @@ func TestCrossProcess(t *testing.T) {
 		}
 	}
 	tallies := make([]soakTally, len(soakActions))
-	var group sync.WaitGroup
-	end := time.Now().Add(lasts)
-	for i, action := range soakActions {
-		p := startHot(t)
-		s := attach(t, p, request{
-			function: "hot_pair", values: hot.Pair(), redact: action, limits: probe.Limits{ValueBytes: probe.MaxValueBytes}, lifetime: lasts + time.Hour,
-		})
-		n := &tallies[i]
-		n.byte, n.action, n.key = byte('A'+i), action, s.key(t)
-		group.Go(func() { n.err = soak(t, p, s, n, end) })
+	processes := make([]*hot.Process, len(soakActions))
+	for i := range processes {
+		processes[i] = startHot(t)
 	}
-	group.Wait()
+	for end := time.Now().Add(lasts); time.Now().Before(end) && !t.Failed(); {
+		round := time.Now().Add(min(time.Minute, time.Until(end))) // a session may let out so many bytes and no more
+		var group sync.WaitGroup
+		var sessions []*session
+		for i, action := range soakActions {
+			s := attach(t, processes[i], request{function: "hot_pair", values: hot.Pair(), redact: action, limits: probe.Limits{ValueBytes: probe.MaxValueBytes}})
+			sessions = append(sessions, s)
+			n := &tallies[i]
+			n.byte, n.action, n.key = byte('A'+i), action, s.key(t)
+			group.Go(func() {
+				if err := soak(t, processes[i], s, n, round); err != nil {
+					t.Errorf("the process of %c, %s: %v", n.byte, n.action, err)
+				}
+			})
+		}
+		group.Wait()
+		for _, s := range sessions {
+			s.Close()
+			s.program.Close()
+		}
+	}
 	all := soakTally{}
 	for i := range tallies {
 		n := &tallies[i]
-		if n.err != nil {
-			t.Errorf("the process of %c, %s: %v", n.byte, n.action, n.err)
-		}
 		t.Logf("%c, %-10s %7d calls, %7d events, %5d lost, %6d signals", n.byte, n.action, n.calls, n.events, n.lost, n.signals)
 		if n.events < n.calls/2 || n.signals < n.calls/100 || n.calls == 0 {
 			t.Errorf("%c: too little came of %d calls", n.byte, n.calls)
@@ -67,12 +77,12 @@ type soakTally struct {
 	action                       string
 	key                          [2]uint64
 	calls, events, lost, signals int64
-	err                          error
 }
 
 // soak makes a process call until the end, and holds each event against what it passed.
 func soak(t *testing.T, p *hot.Process, s *session, n *soakTally, end time.Time) error {
 	const turn = 2_000
+	before := *n
 	for time.Now().Before(end) {
 		called := make(chan int64, 1)
 		go func() { called <- p.Do(t, "soak %d %d", n.byte, turn) }()
@@ -102,10 +112,11 @@ func soak(t *testing.T, p *hot.Process, s *session, n *soakTally, end time.Time)
 			}
 		}
 	}
-	counts := s.counts(t, n.calls)
-	n.lost = int64(counts.Lost)
-	if int64(counts.Emitted) != n.events || n.events+n.lost != n.calls {
-		return fmt.Errorf("%d events of %d calls: %+v", n.events, n.calls, counts)
+	calls, events := n.calls-before.calls, n.events-before.events
+	counts := s.counts(t, calls)
+	n.lost += int64(counts.Lost)
+	if int64(counts.Emitted) != events || events+int64(counts.Lost) != calls {
+		return fmt.Errorf("%d events of %d calls: %+v", events, calls, counts)
 	}
 	return nil
 }

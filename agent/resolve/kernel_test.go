@@ -290,3 +290,20 @@ func FuzzKernelPath(f *testing.F) {
 		}
 	})
 }
+
+// TestKernelUnions: the bytes of a union's member have the names of the others, too, for rules to look at.
+func TestKernelUnions(t *testing.T) {
+	in := thisKernel(t, true)
+	for path, want := range map[string]string{
+		"sk.__sk_common.skc_daddr": "sk.__sk_common.skc_addrpair", "sk.__sk_common.skc_dport": "sk.__sk_common.skc_portpair", "sk.__sk_common.skc_family": "",
+	} {
+		tgt := ask(t, in, "tcp_connect", path)
+		var names []string
+		for _, a := range tgt.Values[0].Aliases {
+			names = append(names, strings.Join(a.Names, "."))
+		}
+		if want == "" && len(names) > 0 || want != "" && !slices.Contains(names, want) {
+			t.Errorf("the bytes of %s are those of %q, too; want %q", path, names, want)
+		}
+	}
+}

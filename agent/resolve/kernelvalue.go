@@ -3,6 +3,7 @@
 package resolve
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,6 +110,7 @@ func (v *kernelValues) walk(path string, names []string, w kernelWay) (target.Va
 			return target.Value{}, err
 		}
 		if isName(name) { // not an index
+			w.share(&value)
 			value.Names, value.Types = append(value.Names, name), append(value.Types, w.typ.Name)
 		}
 	}
@@ -137,6 +139,8 @@ type kernelWay struct {
 	space kbtf.Space // that a pointer here points to
 	user  bool       // place is in a process's memory
 	bits  bool       // a bit field
+	// beside are the other members of the struct that have bytes of the field at place: those of a union.
+	beside []kbtf.Field
 }
 
 // follow goes where the pointer in place points.
@@ -197,9 +201,27 @@ func (w *kernelWay) step(name, so string) error {
 		}
 		return e
 	}
+	w.beside = slices.DeleteFunc(w.typ.Fields(), func(other kbtf.Field) bool {
+		size := other.Type.Size
+		if other.Bits {
+			size = 1
+		}
+		return other.Name == f.Name || !overlaps(other.Offset, size, f.Offset, f.Type.Size)
+	})
 	w.place, w.bits = w.place.field(f.Offset), f.Bits
 	w.enter(f.Type)
 	return nil
+}
+
+// share notes the other names that the bytes of the field at place have.
+func (w *kernelWay) share(value *target.Value) {
+	for _, f := range w.beside {
+		if len(value.Aliases) == target.MaxAliases {
+			w.gone = unsupported(fmt.Sprintf("its bytes have more than %d other names", target.MaxAliases))
+			return
+		}
+		value.Aliases = append(value.Aliases, target.Alias{Names: append(slices.Clone(value.Names), f.Name), TypeName: f.Type.Name})
+	}
 }
 
 // enter notes the type that is at place now.
