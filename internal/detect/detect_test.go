@@ -33,7 +33,14 @@ func TestSizes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("all: %d words", len(image.Words))
+	words := 0
+	for _, m := range all {
+		words += len(m.Class) + len(m.Forward.Next) + len(m.Forward.Flags) + len(m.Backward.Next) + len(m.Backward.Flags)
+	}
+	t.Logf("all: %d words, laid out in %d", words, len(image.Words))
+	if words > dfa.MaxWords/2 {
+		t.Errorf("the built-in sets take %d words of %d: leave room for an owner's", words, dfa.MaxWords)
+	}
 }
 
 func TestParse(t *testing.T) {
