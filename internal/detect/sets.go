@@ -72,7 +72,7 @@ var sets = []*Set{
 	}).compiled(),
 	(&Set{
 		Name: "cloudkey", About: "keys of cloud and code providers, which begin with the provider's letters", Source: "AWS, Google, GitHub, GitLab, Slack, Stripe, OpenAI, SendGrid, npm, HashiCorp and DigitalOcean on the prefixes of their keys",
-		pattern: `(?:A(?:KI|SI|RO|ID|GP|NP|IP|BI|CC)A|AIza|GOCSPX-|ya29\.|gh[a-z]_|github_pat_|glpat-|xox[a-z]-|xapp-|[rsp]k_(?:live|test)_|whsec_|sk-|SG\.|npm_|pypi-|hv[bsr]\.|do[opr]_v1_)` +
+		pattern: `A(?:KI|SI|RO|ID|GP|NP|IP|BI|CC)A[A-Z0-9]{16,}|(?:AIza|GOCSPX-|ya29\.|gh[a-z]_|github_pat_|glpat-|xox[a-z]-|xapp-|[rsp]k_(?:live|test)_|whsec_|sk-|SG\.|npm_|pypi-|hv[bsr]\.|do[opr]_v1_)` +
 			`[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]{10,})*`,
 	}).compiled(),
 	(&Set{
@@ -98,7 +98,7 @@ var sets = []*Set{
 	(&Set{
 		Name: "phone", About: "telephone numbers in international form, or in groups as North America and many countries with a leading 0 write them", Source: "ITU-T E.164 and E.123; NANP",
 		pattern: `\+[1-9](?:[ ().-]{0,2}[0-9]){7,14}|%2[Bb][1-9][0-9]{7,14}|\b00[1-9][0-9]?[ ]?[1-9](?:[ ()/-]{0,2}[0-9]){6,11}|` +
-			`(?:\b|_|\()[2-9][0-9]{2}(?:\) ?|[ .-])[2-9][0-9]{2}[ .-][0-9]{4}|(?:\b|_|\()0[1-9][0-9]{1,3}\)?[ -][0-9]{3,5}(?:[ -]?[0-9]{3,4})?|(?:\b|_)0[1-9](?:[ .-][0-9]{2}){4}|(?:\b|_)0[1-9][0-9]{8,9}`,
+			`(?:\b|_|\()[2-9][0-9]{2}(?:\) ?|[ .-])[2-9][0-9]{2}[ .-][0-9]{4}|(?:\b|_|\()0[1-9][0-9]{1,3}\)?[ -][0-9]{3,4}[ -]?[0-9]{3,4}|(?:\b|_)0[1-9](?:[ .-][0-9]{2}){4}|(?:\b|_)0[1-9][0-9]{8,9}`,
 		apart: dfa.FromAlnum,
 	}).compiled(),
 	(&Set{
