@@ -166,8 +166,8 @@ func TestSecretTexts(t *testing.T) {
 
 type harmlessText struct{ kind, text string }
 
-// harmless are texts without a secret.
-func harmless(t testing.TB) []harmlessText {
+// harmlessTexts are texts without a secret.
+func harmlessTexts(t testing.TB) []harmlessText {
 	t.Helper()
 	r := rand.New(rand.NewPCG(3, 4))
 	var all []harmlessText
@@ -279,7 +279,7 @@ func TestHarmlessTexts(t *testing.T) {
 	byKind := make(map[string]*share)
 	var kinds []string
 	bySet := make([]int, len(sets))
-	for _, h := range harmless(t) {
+	for _, h := range harmlessTexts(t) {
 		text := []byte(h.text)
 		k := byKind[h.kind]
 		if k == nil {

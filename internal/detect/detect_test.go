@@ -46,7 +46,7 @@ func TestSizes(t *testing.T) {
 func TestParse(t *testing.T) {
 	for list, want := range map[string]string{
 		"card": "card", "email,card": "card,email", "card,card": "card", "all": All, "all,card": All, "shop/order,all": "all,shop/order",
-		"z/b,a/c,email": "email,a/c,z/b",
+		"z/b,a/c,email": "email,a/c,z/b", "time,uuid": "uuid,time", "a/b,uuid,all": "all,uuid,a/b", "uuid,card": "card,uuid",
 	} {
 		got, err := Parse(list)
 		if err != nil || got != want {

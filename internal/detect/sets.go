@@ -126,3 +126,15 @@ var sets = []*Set{
 			fold("aspnetcore") + `\.[A-Za-z.]*)(?:=|\\*["']:[ ]?)` + value + `|(?:` + fold("cookie") + `|` + fold("authorization") + `)` + is + header,
 	}).compiled(),
 }
+
+// harmless are sets of what people allow where a field may hold nothing else. They are not among All.
+var harmless = []*Set{
+	(&Set{
+		Name: "uuid", About: "UUIDs", Source: "RFC 9562, section 4",
+		pattern: beforeWord + `[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}`, apart: dfa.FromAlnum,
+	}).compiled(),
+	(&Set{
+		Name: "time", About: "dates, and dates with a time", Source: "RFC 3339",
+		pattern: beforeWord + `[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?)?`, apart: dfa.FromAlnum,
+	}).compiled(),
+}
