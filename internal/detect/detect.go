@@ -9,7 +9,6 @@ package detect
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -17,7 +16,7 @@ import (
 	"github.com/keyhole-dev/keyhole/internal/dfa"
 )
 
-// All is the name of all sets together.
+// All is the name of all sets of secrets together, which are those that Sets returns.
 const All = "all"
 
 // A Set is what one kind of secret looks like.
@@ -41,7 +40,7 @@ func (s *Set) Pattern() string { return s.pattern }
 
 var byName = func() map[string]int {
 	m := make(map[string]int)
-	for i, s := range sets {
+	for i, s := range builtin {
 		m[s.Name] = i
 	}
 	return m
@@ -49,13 +48,16 @@ var byName = func() map[string]int {
 
 var names = func() []string {
 	var list []string
-	for _, s := range sets {
+	for _, s := range builtin {
 		list = append(list, s.Name)
 	}
 	return list
 }()
 
-// Sets are the sets there are, in the order in which their machines run.
+// builtin are the sets of secrets and, behind them, those of what is none.
+var builtin = slices.Concat(sets, harmless)
+
+// Sets are the sets of what may be secret, in the order in which their machines run.
 func Sets() []*Set { return slices.Clone(sets) }
 
 // Parse reads names of sets with commas between them, and writes them in the one way that stands for the same sets. Names with a slash
@@ -81,11 +83,16 @@ func Parse(list string) (string, error) {
 		return "", fmt.Errorf("%d sets of your own; at most %d", len(own), MaxPatterns)
 	}
 	var canonical []string
-	if len(wanted) == len(sets) {
+	all := true
+	for i := range sets {
+		all = all && wanted[i]
+	}
+	if all {
 		canonical = []string{All}
-	} else {
-		for _, i := range slices.Sorted(maps.Keys(wanted)) {
-			canonical = append(canonical, sets[i].Name)
+	}
+	for i, s := range builtin {
+		if wanted[i] && (!all || i >= len(sets)) {
+			canonical = append(canonical, s.Name)
 		}
 	}
 	slices.Sort(own)

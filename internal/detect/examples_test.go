@@ -3,6 +3,7 @@
 package detect
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +35,7 @@ func examples(t testing.TB, set string) (is, isNot []string) {
 }
 
 func TestExamples(t *testing.T) {
-	for _, s := range Sets() {
+	for _, s := range builtin {
 		t.Run(s.Name, func(t *testing.T) {
 			m, err := s.machine()
 			if err != nil {
@@ -59,4 +60,43 @@ func TestExamples(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDocumented: docs/sets.md has every set as it is.
+func TestDocumented(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("..", "..", "docs", "sets.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range builtin {
+		if line := fmt.Sprintf("| `%s` | %s | %s |", s.Name, s.About, s.Source); !strings.Contains(string(data), line) {
+			t.Errorf("docs/sets.md wants\n%s", line)
+		}
+	}
+}
+
+// FuzzParse: what Parse writes stands for the same sets when it is read again, and there is a machine for each but an owner's.
+func FuzzParse(f *testing.F) {
+	for _, list := range []string{All, "card,email", "email,card,card", "uuid,all,shop/order", "a/b,a/b", ",", "all,all", "time"} {
+		f.Add(list)
+	}
+	f.Fuzz(func(t *testing.T, list string) {
+		canonical, err := Parse(list)
+		if err != nil {
+			return
+		}
+		if again, err := Parse(canonical); err != nil || again != canonical {
+			t.Errorf("%q is %q, and that is %q, %v", list, canonical, again, err)
+		}
+		if both := Union(canonical, canonical); both != canonical {
+			t.Errorf("%q and itself is %q", canonical, both)
+		}
+		if own := Own(canonical); len(own) > 0 {
+			return
+		}
+		machines, err := new(Library).Machines(canonical)
+		if err != nil || len(machines) == 0 {
+			t.Errorf("%q has %d machines, %v", canonical, len(machines), err)
+		}
+	})
 }

@@ -75,13 +75,13 @@ func NewLibrary(own []Pattern) (*Library, error) {
 	return l, nil
 }
 
-// Machines are those of a list as Parse writes it, the built-in ones in the order of Sets, each the same one whenever it is asked for. It is
+// Machines are those of a list as Parse writes it, the built-in ones first, each the same one whenever it is asked for. It is
 // an error if a set is not known.
 func (l *Library) Machines(list string) ([]*dfa.Machine, error) {
 	var machines []*dfa.Machine
 	wanted := strings.Split(list, ",")
-	for _, s := range sets {
-		if !slices.Contains(wanted, All) && !slices.Contains(wanted, s.Name) {
+	for i, s := range builtin {
+		if (i >= len(sets) || !slices.Contains(wanted, All)) && !slices.Contains(wanted, s.Name) {
 			continue
 		}
 		m, err := s.machine()

@@ -28,11 +28,15 @@ const (
 	hex4 = `[0-9A-Fa-f]{1,4}`
 	lead = `(?:[0-9][0-9A-Fa-f]{0,3}|[A-Fa-f][0-9][0-9A-Fa-f]{0,2}|[A-Fa-f]{2}[0-9][0-9A-Fa-f]?|[A-Fa-f]{3}[0-9]|[Ff][CDFcdf][A-Fa-f]{2})`
 
-	// is stands between a name and its value, as JSON, YAML, URLs, Go and many configurations write it, escaped once more or not.
-	is = `\\?["']?[ \t]?[=:][ \t]?`
+	// is stands between a name and its value, as JSON, YAML, URLs, Go and many configurations write it, quoted or not.
+	is = `\\*["']?[ \t]?[=:][ \t]?`
 
-	// value is what stands there: quoted, with what the quotes hold, or up to what ends such a value.
-	value = `(?:"(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|\\"[^"]*"?|[^\s;,&"'\\)}\]]+)`
+	// value is what stands there: quoted, with what the quotes hold, or up to what ends such a value. In a text that is quoted itself its quotes
+	// have backslashes; it ends at the one that something of JSON follows, so that it cannot end at a quote inside of it.
+	value = `(?:"(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|\\+"(?:[^"\n]|"[^,}\]\n])*"?|[^\s;,&"'\\)}\]]+)`
+
+	// header is what a header says: in a log or a dump of many up to the quote or bracket that ends it, else the whole line.
+	header = `(?:[\[{]*\\*["'\[{][^\r\n"'\]}]+["']?|[^\r\n"'\\\[{][^\r\n]*)`
 )
 
 // fold matches a word in whichever case its letters are. (?i) would let in letters that are not ASCII, and each costs states.
@@ -55,8 +59,8 @@ var sets = []*Set{
 		pattern: before + `(?:[2-6][0-9]|8[12]|97)[0-9]{2}(?:[0-9]{9,15}|(?:[ -]?[0-9]{4}){3}(?:[ -]?[0-9]{3})?|[ -]?[0-9]{6}[ -]?[0-9]{4,5})`, apart: dfa.FromDigits, check: dfa.Luhn,
 	}).compiled(),
 	(&Set{
-		Name: "email", About: "e-mail addresses, with letters of any script", Source: "RFC 5321, section 4.1.2, without quoted local parts; RFC 6531",
-		pattern: `[A-Za-z0-9.!#$%&'*+/=?^_{|}~\x{80}-\x{10ffff}-]+@[A-Za-z0-9\x{80}-\x{10ffff}-]+(?:\.[A-Za-z0-9\x{80}-\x{10ffff}-]+)+`,
+		Name: "email", About: "e-mail addresses, with letters of any script, and with %40 for @", Source: "RFC 5321, section 4.1.2, without quoted local parts; RFC 6531",
+		pattern: `[A-Za-z0-9.!#$%&'*+/=?^_{|}~\x{80}-\x{10ffff}-]+(?:@|%40)[A-Za-z0-9\x{80}-\x{10ffff}-]+(?:\.[A-Za-z0-9\x{80}-\x{10ffff}-]+)+`,
 	}).compiled(),
 	(&Set{
 		Name: "jwt", About: "JSON web tokens, signed and encrypted", Source: "RFC 7515, section 3.1; RFC 7516, section 3.1",
@@ -64,11 +68,11 @@ var sets = []*Set{
 	}).compiled(),
 	(&Set{
 		Name: "credentials", About: "bearer and basic credentials, behind their scheme", Source: "RFC 6750, section 2.1; RFC 7617",
-		pattern: `(?:` + fold("bearer") + `|` + fold("basic") + `)[ \t]+(?:[a-z]*[A-Z0-9._~+/=-][A-Za-z0-9._~+/=-]*[A-Z0-9_~+/=][A-Za-z0-9._~+/=-]*|[A-Za-z0-9._~+/-]{16,}=*|[A-Za-z0-9+/]{2,}==?)`,
+		pattern: `(?:` + fold("bearer") + `|` + fold("basic") + `) +(?:[a-z]*[A-Z0-9._~+/=-][A-Za-z0-9._~+/=-]*[A-Z0-9_~+/=][A-Za-z0-9._~+/=-]*|[A-Za-z0-9._~+/-]{16,}=*|[A-Za-z0-9+/]{2,}==?)`,
 	}).compiled(),
 	(&Set{
 		Name: "cloudkey", About: "keys of cloud and code providers, which begin with the provider's letters", Source: "AWS, Google, GitHub, GitLab, Slack, Stripe, OpenAI, SendGrid, npm, HashiCorp and DigitalOcean on the prefixes of their keys",
-		pattern: `(?:A(?:KI|SI|RO|ID|GP|NP|IP|BI|CC)A|AIza|GOCSPX-|ya29\.|gh[a-z]_|github_pat_|glpat-|xox[a-z]-|xapp-|[rsp]k_(?:live|test)_|whsec_|sk-|SG\.|npm_|pypi-|hv[bsr]\.|do[opr]_v1_)` +
+		pattern: `A(?:KI|SI|RO|ID|GP|NP|IP|BI|CC)A[A-Z0-9]{16,}|(?:AIza|GOCSPX-|ya29\.|gh[a-z]_|github_pat_|glpat-|xox[a-z]-|xapp-|[rsp]k_(?:live|test)_|whsec_|sk-|SG\.|npm_|pypi-|hv[bsr]\.|do[opr]_v1_)` +
 			`[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]{10,})*`,
 	}).compiled(),
 	(&Set{
@@ -94,7 +98,7 @@ var sets = []*Set{
 	(&Set{
 		Name: "phone", About: "telephone numbers in international form, or in groups as North America and many countries with a leading 0 write them", Source: "ITU-T E.164 and E.123; NANP",
 		pattern: `\+[1-9](?:[ ().-]{0,2}[0-9]){7,14}|%2[Bb][1-9][0-9]{7,14}|\b00[1-9][0-9]?[ ]?[1-9](?:[ ()/-]{0,2}[0-9]){6,11}|` +
-			`(?:\b|_|\()[2-9][0-9]{2}(?:\) ?|[ .-])[2-9][0-9]{2}[ .-][0-9]{4}|(?:\b|_|\()0[1-9][0-9]{1,3}\)?[ -][0-9]{3,5}(?:[ -]?[0-9]{3,4})?|(?:\b|_)0[1-9](?:[ .-][0-9]{2}){4}|(?:\b|_)0[1-9][0-9]{8,9}`,
+			`(?:\b|_|\()[2-9][0-9]{2}(?:\) ?|[ .-])[2-9][0-9]{2}[ .-][0-9]{4}|(?:\b|_|\()0[1-9][0-9]{1,3}\)?[ -][0-9]{3,4}[ -]?[0-9]{3,4}|(?:\b|_)0[1-9](?:[ .-][0-9]{2}){4}|(?:\b|_)0[1-9][0-9]{8,9}`,
 		apart: dfa.FromAlnum,
 	}).compiled(),
 	(&Set{
@@ -104,7 +108,7 @@ var sets = []*Set{
 	(&Set{
 		Name: "ipv6", About: "IPv6 addresses, also with an IPv4 address in them", Source: "RFC 4291, section 2.2; RFC 5952",
 		pattern: beforeWord + `(?:` + hex4 + `(?::` + hex4 + `){7}|` + lead + `(?::` + hex4 + `)*::(?:(?:` + hex4 + `:)*(?:` + hex4 + `|` + digits4 + `))?|(?:0{1,4}:){5}(?:0{1,4}|[Ff]{4}):` + digits4 + `)|` +
-			`\B::(?:` + hex4 + `:)*(?:[0-9][0-9A-Fa-f]{0,3}|[A-Fa-f]{1,3}[0-9][0-9A-Fa-f]{0,2}|` + digits4 + `)`,
+			`(?:\B|_)::(?:` + hex4 + `:)*(?:[0-9][0-9A-Fa-f]{0,3}|[A-Fa-f]{1,3}[0-9][0-9A-Fa-f]{0,2}|` + digits4 + `)`,
 		apart: dfa.FromAlnum,
 	}).compiled(),
 	(&Set{
@@ -112,13 +116,25 @@ var sets = []*Set{
 		pattern: `[A-Za-z][A-Za-z0-9+.-]*(?:://|:\\/\\/)[^\s/?#@"'<>]*@[^\s"'<>]*|[A-Za-z0-9_.-]+:[^\s/@"'<>:]+@(?:tcp|unix)\([^\s"'<>)]*\)/[^\s"'<>]*`,
 	}).compiled(),
 	(&Set{
-		Name: "dsn", About: "passwords, secrets and access keys behind their name, as connection strings of keys and values have them", Source: "the drivers' documents: libpq, ADO.NET, JDBC, Azure Storage, AWS",
+		Name: "dsn", About: "passwords, secrets and access keys behind their name, as connection strings, JSON and configurations have them", Source: "the drivers' documents: libpq, ADO.NET, JDBC, Azure Storage, AWS",
 		pattern: `(?:` + fold("passw") + `(?:` + fold("ord") + `|[Dd])|` + fold("pwd") + `|` + fold("passphrase") + `|` + fold("secret") + `(?:_?` + fold("access") + `)?(?:_?` + fold("key") + `)?|(?:` + fold("api") + `|` + fold("access") + `|` + fold("account") + `)_?` + fold("key") + `|(?:` +
 			fold("access") + `|` + fold("refresh") + `|` + fold("session") + `|` + fold("security") + `)_?` + fold("token") + `)` + is + value,
 	}).compiled(),
 	(&Set{
-		Name: "session", About: "session cookies by their frameworks' names", Source: "RFC 6265; the frameworks' documents",
+		Name: "session", About: "session cookies by their frameworks' names, and all that the headers Cookie, Set-Cookie and Authorization say", Source: "RFC 6265; RFC 9110, section 11.6.2; the frameworks' documents",
 		pattern: `(?:` + fold("sess") + `(?:` + fold("ion") + `)?(?:[_-]?` + fold("id") + `)?|` + fold("sid") + `|` + fold("csrf") + `_?` + fold("token") + `|` + fold("xsrf-token") + `|\.` + fold("aspxauth") + `|` +
-			fold("aspnetcore") + `\.[A-Za-z.]*)(?:=|\\?["']:[ ]?)` + value,
+			fold("aspnetcore") + `\.[A-Za-z.]*)(?:=|\\*["']:[ ]?)` + value + `|(?:` + fold("cookie") + `|` + fold("authorization") + `)` + is + header,
+	}).compiled(),
+}
+
+// harmless are sets of what people allow where a field may hold nothing else. They are not among All.
+var harmless = []*Set{
+	(&Set{
+		Name: "uuid", About: "UUIDs", Source: "RFC 9562, section 4",
+		pattern: beforeWord + `[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}`, apart: dfa.FromAlnum,
+	}).compiled(),
+	(&Set{
+		Name: "time", About: "dates, and dates with a time", Source: "RFC 3339",
+		pattern: beforeWord + `[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?)?`, apart: dfa.FromAlnum,
 	}).compiled(),
 }

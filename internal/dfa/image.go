@@ -58,7 +58,7 @@ var features = []func(b byte) bool{
 	func(b byte) bool { return '0' <= b && b <= '9' },
 	func(b byte) bool { return 'A' <= b && b <= 'Z' },
 	anyOf("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"),
-	anyOf("@"), anyOf("."), anyOf(":"), anyOf("/"), anyOf("-"), anyOf("="), anyOf("=:"), anyOf(" \t"), anyOf("-._A"), anyOf("J"), anyOf("Bb"), anyOf("Ss"),
+	anyOf("@%"), anyOf("."), anyOf(":"), anyOf("/"), anyOf("-"), anyOf("="), anyOf("=:"), anyOf(" \t"), anyOf("-._A"), anyOf("J"), anyOf("Bb"), anyOf("Ss"),
 }
 
 func anyOf(some string) func(byte) bool {
