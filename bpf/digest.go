@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 )
@@ -25,11 +26,35 @@ func UprobeDigest() string { return digest(_UprobeBytes) }
 // KprobeDigest names the object that Kprobe returns, likewise.
 func KprobeDigest() string { return digest(_KprobeBytes) }
 
-// Uprobe is the object for processes, if it is the one that the release's manifest names.
-func Uprobe() (*ebpf.CollectionSpec, error) { return released("uprobe", _UprobeBytes) }
+// Uprobe is the object for processes, if it is the one that the release's manifest names, and Lint has nothing against it.
+func Uprobe() (*ebpf.CollectionSpec, error) {
+	if err := lintUprobe(); err != nil {
+		return nil, err
+	}
+	return released("uprobe", _UprobeBytes)
+}
 
 // Kprobe is the object for the kernel, likewise.
-func Kprobe() (*ebpf.CollectionSpec, error) { return released("kprobe", _KprobeBytes) }
+func Kprobe() (*ebpf.CollectionSpec, error) {
+	if err := lintKprobe(); err != nil {
+		return nil, err
+	}
+	return released("kprobe", _KprobeBytes)
+}
+
+// Each process proves its objects once: their bytes do not change, and each load compares their digests again.
+var (
+	lintUprobe = sync.OnceValue(func() error { return lintReleased("uprobe", _UprobeBytes, false) })
+	lintKprobe = sync.OnceValue(func() error { return lintReleased("kprobe", _KprobeBytes, true) })
+)
+
+func lintReleased(name string, object []byte, kernel bool) error {
+	spec, err := released(name, object)
+	if err != nil {
+		return err
+	}
+	return Lint(spec, kernel)
+}
 
 // released reads an object that is the one of its name for this architecture in the manifest.
 func released(name string, object []byte) (*ebpf.CollectionSpec, error) {

@@ -169,11 +169,6 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, program := range spec.Programs {
-		if err := bpf.Lint(program, p.Identity.Kernel != ""); err != nil {
-			return nil, err
-		}
-	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, err
