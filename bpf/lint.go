@@ -77,15 +77,11 @@ func Lint(spec *ebpf.CollectionSpec, kernel bool) error {
 			return fmt.Errorf("lint: the map %s has the flags %#x, or is unknown", name, m.Flags)
 		}
 	}
-	variables := map[string]part{}
-	for name, v := range spec.Variables {
-		variables[name] = part{from: int64(v.Offset), to: int64(v.Offset) + int64(v.Size())}
-	}
 	for _, p := range spec.Programs {
 		if err := lintCalls(p, kernel); err != nil {
 			return fmt.Errorf("lint program %s: %w", p.Name, err)
 		}
-		if err := lintFlow(p, spec.Maps, variables, kernel); err != nil {
+		if err := lintFlow(p, spec, kernel, nil); err != nil {
 			return fmt.Errorf("lint program %s: %w", p.Name, err)
 		}
 	}
@@ -123,13 +119,16 @@ func lintCalls(p *ebpf.ProgramSpec, kernel bool) error {
 	return nil
 }
 
-// lintFlow follows what a program computes.
-func lintFlow(p *ebpf.ProgramSpec, maps map[string]*ebpf.MapSpec, variables map[string]part, kernel bool) error {
-	l, err := newLinter(p, maps, kernel)
+// lintFlow follows what a program computes, and shows it to visit, if there is one.
+func lintFlow(p *ebpf.ProgramSpec, spec *ebpf.CollectionSpec, kernel bool, visit func(at int, s *state)) error {
+	l, err := newLinter(p, spec.Maps, kernel)
 	if err != nil {
 		return err
 	}
-	l.variables = variables
+	l.visit, l.variables = visit, map[string]part{}
+	for name, v := range spec.Variables {
+		l.variables[name] = part{from: int64(v.Offset), to: int64(v.Offset) + int64(v.Size())}
+	}
 	in := &state{frames: []*frame{new(frame)}}
 	for r := range in.regs {
 		in.regs[r] = value{kind: nothing}

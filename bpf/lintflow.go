@@ -193,11 +193,11 @@ type linter struct {
 	names     []string       // of the function that an instruction is of
 	bounds    []int64        // numbers that the program compares with
 	steps     int
-	memo      map[int][2]*outcome // of calls, by the instruction
-	seen      []bool              // instructions that can be reached
-	tested    []asm.Register      // by a jump right behind an instruction; R10: none
-	meets     []bool              // instructions that are jumped to
-	variables map[string]part     // of .rodata
+	memo      map[int][2]*outcome    // of calls, by the instruction
+	visit     func(at int, s *state) // of each instruction that can be reached, with what is known before it; nil: none
+	tested    []asm.Register         // by a jump right behind an instruction; R10: none
+	meets     []bool                 // instructions that are jumped to
+	variables map[string]part        // of .rodata
 }
 
 // An outcome is what a function was given, or leaves, for each progress of the slot.
@@ -210,7 +210,7 @@ func (o *outcome) covers(in *state) bool {
 
 func newLinter(p *ebpf.ProgramSpec, maps map[string]*ebpf.MapSpec, kernel bool) (*linter, error) {
 	l := &linter{program: p, maps: maps, kernel: kernel, starts: map[string]int{}, targets: map[int]int{}, memo: map[int][2]*outcome{}}
-	l.seen, l.meets = make([]bool, len(p.Instructions)), make([]bool, len(p.Instructions))
+	l.meets = make([]bool, len(p.Instructions))
 	raw := map[asm.RawInstructionOffset]int{}
 	for it := p.Instructions.Iterate(); it.Next(); {
 		raw[it.Offset] = it.Index
@@ -336,7 +336,9 @@ func (l *linter) function(start int, in *state) (*outcome, error) {
 			if at >= len(l.program.Instructions) {
 				return nil, fmt.Errorf("instruction %d is behind the last one", at)
 			}
-			l.seen[at] = true
+			if l.visit != nil {
+				l.visit(at, s)
+			}
 			i := &l.program.Instructions[at]
 			op := i.OpCode.JumpOp()
 			switch {

@@ -192,6 +192,9 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lay out the patterns: %w", err)
 	}
+	if err := image.Validate(); err != nil {
+		return nil, fmt.Errorf("check the patterns' tables: %w", err)
+	}
 	setPatterns(spec.Maps[bpf.UprobeMapKhPatterns], image)
 	tables, err := freezeTables(spec, configOf(p, o, image, wanted), p)
 	if err != nil {
