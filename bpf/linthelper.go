@@ -18,11 +18,11 @@ func (l *linter) helper(i *asm.Instruction, s *state) error {
 		if r[1].kind != mapItself {
 			return errors.New("looks into what is no map")
 		}
-		result = pointer(mapValue, r[1].name)
+		result = pointer(mapValue, r[1].name())
 		result.null = true
 	case asm.FnMapDeleteElem:
-		if r[1].kind != mapItself || r[1].name != "kh_calls" && r[1].name != "kh_tops" {
-			return fmt.Errorf("deletes from the map %s", r[1].name)
+		if r[1].kind != mapItself || r[1].name() != "kh_calls" && r[1].name() != "kh_tops" {
+			return fmt.Errorf("deletes from the map %s", r[1].name())
 		}
 	case asm.FnMapUpdateElem:
 		if err := l.update(s, r); err != nil {
@@ -38,9 +38,9 @@ func (l *linter) helper(i *asm.Instruction, s *state) error {
 	case asm.FnRingbufOutput:
 		data, size, flags := r[2], r[3], r[4]
 		switch out := l.layout.out; {
-		case r[1].kind != mapItself || r[1].name != "kh_ring":
-			return fmt.Errorf("a record goes to %s", r[1].name)
-		case data.kind != mapValue || data.name != scratchMap || data.lo != out.from || data.hi != out.from || s.slot&held == 0:
+		case r[1].kind != mapItself || r[1].name() != "kh_ring":
+			return fmt.Errorf("a record goes to %s", r[1].name())
+		case data.kind != mapValue || data.name() != scratchMap || data.lo != out.from || data.hi != out.from || s.slot&held == 0:
 			return errors.New("what leaves is not the output part of a claimed slot")
 		case !size.bounded() || size.hi > l.layout.mostOut:
 			return fmt.Errorf("a record of up to %d bytes; want at most %d", size.hi, l.layout.mostOut)
@@ -50,8 +50,8 @@ func (l *linter) helper(i *asm.Instruction, s *state) error {
 			return errors.New("its length or flags come from the input")
 		}
 	case asm.FnRingbufQuery:
-		if r[1].kind != mapItself || r[1].name != "kh_ring" {
-			return fmt.Errorf("asks about %s", r[1].name)
+		if r[1].kind != mapItself || r[1].name() != "kh_ring" {
+			return fmt.Errorf("asks about %s", r[1].name())
 		}
 	}
 	for n := asm.R1; n <= asm.R5; n++ {
@@ -82,8 +82,8 @@ func (l *linter) read(s *state, r [11]value, plain bool) error {
 		}
 		s.forget(s.own(to.at), first, max(size.hi, 1), fromTarget)
 		return nil
-	case to.kind != mapValue || to.name != scratchMap:
-		return fmt.Errorf("reads to what is neither scratch nor stack (%s)", to.name)
+	case to.kind != mapValue || to.name() != scratchMap:
+		return fmt.Errorf("reads to what is neither scratch nor stack (%s)", to.name())
 	case s.slot&held == 0:
 		return errors.New("reads to a slot that is not claimed")
 	}
@@ -116,9 +116,9 @@ func (l *linter) read(s *state, r [11]value, plain bool) error {
 
 // update checks what is put into a map.
 func (l *linter) update(s *state, r [11]value) error {
-	m := l.maps[r[1].name]
-	if r[1].kind != mapItself || m == nil || r[1].name == scratchMap {
-		return fmt.Errorf("changes the map %s", r[1].name)
+	m := l.maps[r[1].name()]
+	if r[1].kind != mapItself || m == nil || r[1].name() == scratchMap {
+		return fmt.Errorf("changes the map %s", r[1].name())
 	}
 	for what, a := range map[string]struct {
 		from value
@@ -130,12 +130,12 @@ func (l *linter) update(s *state, r [11]value) error {
 			for b := from.lo + 512; b < from.lo+512+n; b++ {
 				taint |= s.frames[from.at][b/4].taint
 			}
-		case from.kind == mapValue && from.name == scratchMap && from.lo == from.hi && from.lo >= l.layout.waiting.from && from.lo+n <= l.layout.out.to:
+		case from.kind == mapValue && from.name() == scratchMap && from.lo == from.hi && from.lo >= l.layout.waiting.from && from.lo+n <= l.layout.out.to:
 			taint = fromTarget
 		default:
-			return fmt.Errorf("the %s for the map %s is from elsewhere than the stack or the record", what, r[1].name)
+			return fmt.Errorf("the %s for the map %s is from elsewhere than the stack or the record", what, r[1].name())
 		}
-		if err := l.mayHold(r[1].name, taint); err != nil {
+		if err := l.mayHold(r[1].name(), taint); err != nil {
 			return err
 		}
 	}

@@ -159,7 +159,7 @@ func (l *linter) load(s *state, p value, offset, size int64) (value, error) {
 		return l.table(s, p, offset, size, top), nil
 	case mapValue:
 		top.taint = p.taint & fromInput
-		if p.name != scratchMap {
+		if p.name() != scratchMap {
 			return top, nil
 		}
 		part, err := l.layout.at(p, offset, size)
@@ -227,9 +227,9 @@ func (l *linter) store(s *state, p value, offset, size int64, v value, in string
 		return errors.New("writes to what is no memory of the program's")
 	}
 	if v.kind != number || v.tag == tagClaimed {
-		return fmt.Errorf("stores a pointer in the map %s", p.name)
+		return fmt.Errorf("stores a pointer in the map %s", p.name())
 	}
-	if words := p.name == scratchMap && size == 8 && v.isConstant() && v.lo == 0 && p.lo == p.hi; words {
+	if words := p.name() == scratchMap && size == 8 && v.isConstant() && v.lo == 0 && p.lo == p.hi; words {
 		if part, err := l.layout.at(p, offset, 4); err == nil && part.tag != untagged { // two of them at once
 			if err := l.store(s, p, offset, 4, v, in); err != nil {
 				return err
@@ -238,8 +238,8 @@ func (l *linter) store(s *state, p value, offset, size int64, v value, in string
 		}
 	}
 	taint := v.taint | p.taint
-	if p.name != scratchMap {
-		return l.mayHold(p.name, taint)
+	if p.name() != scratchMap {
+		return l.mayHold(p.name(), taint)
 	}
 	if s.slot&held == 0 {
 		return errors.New("writes to a slot that is not claimed")
@@ -366,7 +366,7 @@ func (l *linter) invoke(at int, i *asm.Instruction, s *state) ([]*state, error) 
 		if flags := s.regs[asm.R4]; body.kind != function || !flags.isConstant() || flags.lo != 0 {
 			return nil, fmt.Errorf("instruction %d (in %s): a loop of what is no function", at, l.names[at])
 		}
-		name = body.name
+		name = l.names[body.at]
 		arguments[1], arguments[2] = between(0, max(count.hi-1, 0), count.taint), s.regs[asm.R3]
 	}
 	start, ok := l.starts[name]

@@ -28,7 +28,11 @@ func (l *linter) step(at int, i *asm.Instruction, s *state) error {
 		s.pace.change(i.Dst, 0, false)
 		switch {
 		case i.IsLoadOfFunctionPointer():
-			s.regs[i.Dst] = pointer(function, i.Reference())
+			at, ok := l.starts[i.Reference()]
+			if !ok {
+				return errors.New("takes the address of no function")
+			}
+			s.regs[i.Dst] = value{kind: function, at: at, step: 1 << 62}
 		case i.IsLoadFromMap() && i.Src == asm.PseudoMapValue:
 			if i.Reference() != ".rodata" {
 				return errors.New("takes the address of a map's memory")
@@ -62,7 +66,7 @@ func (l *linter) step(at int, i *asm.Instruction, s *state) error {
 // atomic is a change of memory that is not plain: of a number by another, or the claim of a slot.
 func (l *linter) atomic(at int, i *asm.Instruction, s *state) error {
 	op, to, size := i.OpCode.AtomicOp(), s.regs[i.Dst], int64(i.OpCode.Size().Sizeof())
-	if to.kind == mapValue && to.name == scratchMap {
+	if to.kind == mapValue && to.name() == scratchMap {
 		if op != asm.CmpXchg || to.lo != to.hi || to.lo+int64(i.Offset) != l.layout.claimed || s.slot&held != 0 {
 			return errors.New("changes the scratch in another way than by claiming a slot")
 		}

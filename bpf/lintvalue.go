@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"maps"
 	"math"
 	"math/bits"
 	"slices"
@@ -15,7 +16,7 @@ const (
 	number   kind = iota
 	context       // the registers of what is probed
 	stack         // a function's frame; at is how many calls deep
-	mapValue      // memory of a map's; name says which
+	mapValue      // memory of a map's; of says which
 	mapItself
 	function
 	tables  // .rodata
@@ -48,8 +49,8 @@ type value struct {
 	kind   kind
 	taint  uint8
 	tag    tag
-	null   bool // a pointer that may be none
-	name   string
+	null   bool  // a pointer that may be none
+	of     label // the map, if it is of one
 	at     int
 	lo, hi int64 // numbers that may be beyond an int64 are [0, max] with wide set
 	wide   bool  // nothing is known of the upper bits
@@ -68,7 +69,17 @@ func between(lo, hi int64, taint uint8) value {
 	return value{kind: number, lo: lo, hi: hi, step: 1, taint: taint}
 }
 
-func pointer(k kind, name string) value { return value{kind: k, name: name, step: 1 << 62} }
+func pointer(k kind, name string) value { return value{kind: k, of: labelOf(name), step: 1 << 62} }
+
+// A label is a map's name: values are copied and compared so often that a string would cost too much.
+type label uint8
+
+var labels = append([]string{""}, slices.Sorted(maps.Keys(mapFlags))...)
+
+func labelOf(name string) label { return label(max(0, slices.Index(labels, name))) }
+
+// name is that of the map that a value is of; "" if it is of none, or of one that is not known.
+func (v *value) name() string { return labels[v.of] }
 
 // isConstant says whether a number is just one; a negative one has its bits.
 func (v *value) isConstant() bool { return v.kind == number && v.lo == v.hi && (!v.wide || v.lo < 0) }
@@ -94,7 +105,7 @@ func aligned(a, b value) int64 {
 func meetKind(a, b value) (value, bool) {
 	isNull := func(v value) bool { return v.kind == number && v.isConstant() && v.lo == 0 }
 	switch {
-	case a.kind == b.kind && a.name == b.name && a.at == b.at:
+	case a.kind == b.kind && a.of == b.of && a.at == b.at:
 		a.null = a.null || b.null
 		return a, true
 	case b.kind == number && a.kind != lost:

@@ -28,7 +28,7 @@ const mostOfAClass = 6
 // every verifier would take out as dead.
 func mutants(t *testing.T, p *ebpf.ProgramSpec, spec *ebpf.CollectionSpec, kernel bool) []mutant {
 	t.Helper()
-	slots := map[int]asm.Register{} // a register that holds a slot's address there
+	slots := map[int]asm.Register{}           // a register that holds a slot's address there
 	in := make([]string, len(p.Instructions)) // the function that it is of
 	for at, i := range p.Instructions {
 		if in[at] = i.Symbol(); in[at] == "" {
@@ -40,7 +40,7 @@ func mutants(t *testing.T, p *ebpf.ProgramSpec, spec *ebpf.CollectionSpec, kerne
 	if err := lintFlow(p, spec, kernel, func(at int, s *state) {
 		reached[at] = true
 		for r := asm.R0; r <= asm.R9; r++ {
-			if v := s.regs[r]; v.kind == mapValue && v.name == scratchMap && v.lo == 0 && v.hi == 0 && !v.null {
+			if v := s.regs[r]; v.kind == mapValue && v.name() == scratchMap && v.lo == 0 && v.hi == 0 && !v.null {
 				slots[at] = r
 			}
 		}
@@ -48,7 +48,7 @@ func mutants(t *testing.T, p *ebpf.ProgramSpec, spec *ebpf.CollectionSpec, kerne
 		if i.IsBuiltinCall() && asm.BuiltinFunc(i.Constant) == asm.FnProbeReadUser && s.regs[3].isConstant() && s.regs[3].lo == -1 {
 			zeroes[at] = true
 		}
-		if d := s.regs[i.Dst]; i.OpCode.Class() == asm.StXClass && d.kind == mapValue && d.name != scratchMap {
+		if d := s.regs[i.Dst]; i.OpCode.Class() == asm.StXClass && d.kind == mapValue && d.name() != scratchMap {
 			sinks[at] = true
 		}
 	}); err != nil {
