@@ -22,7 +22,7 @@ type mutant struct {
 }
 
 // most of a class in each program: there are many places for some of them.
-const mostOfAClass = 6
+const mostOfAClass = 3
 
 // mutants changes a program where it can be reached on a way that the linter follows with any tables: none of these instructions is one that
 // every verifier would take out as dead.
