@@ -7,9 +7,11 @@ import (
 	"crypto/sha256"
 	_ "embed" // the manifest
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 )
@@ -30,6 +32,25 @@ func Uprobe() (*ebpf.CollectionSpec, error) { return released("uprobe", _UprobeB
 
 // Kprobe is the object for the kernel, likewise.
 func Kprobe() (*ebpf.CollectionSpec, error) { return released("kprobe", _KprobeBytes) }
+
+// Check has Lint look at both objects. It takes a second or so: whoever starts loaders does it once before the first, and since each
+// load compares the digest, it holds for all.
+func Check() error {
+	problems := make([]error, 2)
+	var both sync.WaitGroup
+	both.Go(func() { problems[0] = lintReleased("uprobe", _UprobeBytes, false) })
+	both.Go(func() { problems[1] = lintReleased("kprobe", _KprobeBytes, true) })
+	both.Wait()
+	return errors.Join(problems...)
+}
+
+func lintReleased(name string, object []byte, kernel bool) error {
+	spec, err := released(name, object)
+	if err != nil {
+		return err
+	}
+	return Lint(spec, kernel)
+}
 
 // released reads an object that is the one of its name for this architecture in the manifest.
 func released(name string, object []byte) (*ebpf.CollectionSpec, error) {

@@ -92,7 +92,8 @@ static __always_inline void kh_release(struct kh_slot *s)
 	s->in_used = 0;
 	s->out_used = 0;
 	s->text_used = 0;
-	/* A plain store: only hits on this very CPU look at the slot. */
+	/* A plain store: only hits on this very CPU look at the slot. But the last one: clang would put those above behind it. */
+	__asm__ volatile("" ::: "memory");
 	*(volatile __u64 *)&s->claimed = 0;
 }
 

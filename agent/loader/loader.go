@@ -169,11 +169,6 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, program := range spec.Programs {
-		if err := bpf.Lint(program, p.Identity.Kernel != ""); err != nil {
-			return nil, err
-		}
-	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, err
@@ -196,6 +191,9 @@ func load(p *plan.Plan, o Options) (*objects, error) {
 	image, wanted, err := p.Machines()
 	if err != nil {
 		return nil, fmt.Errorf("lay out the patterns: %w", err)
+	}
+	if err := image.Validate(); err != nil {
+		return nil, fmt.Errorf("check the patterns' tables: %w", err)
 	}
 	setPatterns(spec.Maps[bpf.UprobeMapKhPatterns], image)
 	tables, err := freezeTables(spec, configOf(p, o, image, wanted), p)
