@@ -31,6 +31,7 @@ type authority struct {
 	key               ed25519.PrivateKey
 	log               note.Signer
 	grantKeys, logKey string // files
+	rules             *redact.Ruleset
 }
 
 func newAuthority(t testing.TB, dir string) *authority {
@@ -51,7 +52,7 @@ func newAuthority(t testing.TB, dir string) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &authority{t: t, key: private, log: signer, grantKeys: filepath.Join(dir, "grant-keys.pem"), logKey: filepath.Join(dir, "log-key")}
+	a := &authority{t: t, key: private, log: signer, grantKeys: filepath.Join(dir, "grant-keys.pem"), logKey: filepath.Join(dir, "log-key"), rules: redact.Shipped()}
 	for path, data := range map[string][]byte{
 		a.grantKeys: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}),
 		a.logKey:    []byte(vkey + "\n"),
@@ -72,7 +73,7 @@ func (a *authority) grant(session string, spec probe.Spec) []byte {
 func (a *authority) build(session string, spec probe.Spec) grant.Grant {
 	a.t.Helper()
 	g := grant.Grant{
-		SessionID: session, Revision: 1, Node: testNode, Requester: "spiffe://keyhole.dev/user/tester", Spec: spec, Rules: *redact.Shipped(),
+		SessionID: session, Revision: 1, Node: testNode, Requester: "spiffe://keyhole.dev/user/tester", Spec: spec, Rules: *a.rules,
 		TTL: spec.WithDefaults().Limits.TTL, PolicyDigest: "sha256:" + strings.Repeat("0", 64), Issued: time.Now(),
 	}
 	record := audit.Record{

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -149,7 +151,7 @@ func eachMap(t testing.TB, holder int, do func(name string, m *ebpf.Map)) {
 	}
 }
 
-// linkedProgram is the program of the link that a process holds open, as the descriptor's fdinfo says it.
+// linkedProgram is the program of the link that a process holds open, as the descriptor's fdinfo says it, or of the perf event where links are not used.
 func linkedProgram(t testing.TB, holder int) ebpf.ProgramID {
 	t.Helper()
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", holder))
@@ -172,8 +174,29 @@ func linkedProgram(t testing.TB, holder int) ebpf.ProgramID {
 		}
 		return id
 	}
+	for _, file := range files {
+		fd, err := strconv.Atoi(filepath.Base(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id, ok := eventProgram(holder, fd); ok {
+			return id
+		}
+	}
 	t.Fatalf("process %d holds no link", holder)
 	return 0
+}
+
+// eventProgram is the program that is attached to a perf event that a process holds open.
+func eventProgram(pid, fd int) (ebpf.ProgramID, bool) {
+	query := struct { // task_fd_query of union bpf_attr in linux/bpf.h
+		pid, fd, flags, nameBytes uint32
+		name                      uint64
+		program, kind             uint32
+		offset, address           uint64
+	}{pid: uint32(pid), fd: uint32(fd)}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_TASK_FD_QUERY, uintptr(unsafe.Pointer(&query)), unsafe.Sizeof(query))
+	return ebpf.ProgramID(query.program), errno == 0 && query.program != 0
 }
 
 // A ring is a ring buffer's memory, mapped for reading only: a page with the reader's position, one with the writer's, the data.

@@ -81,6 +81,16 @@ func ReadMemory(pid int, address uint64, n int) ([]byte, error) {
 	return b, nil
 }
 
+// openProcess opens a file that the kernel has for a process.
+func openProcess(t testing.TB, pid int, name string) *os.File {
+	t.Helper()
+	f, err := os.Open(fmt.Sprintf("/proc/%d/%s", pid, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 // A Mapping is one line of /proc/PID/maps.
 type Mapping struct {
 	Start, End  uint64

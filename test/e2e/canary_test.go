@@ -3,12 +3,13 @@
 package e2e_test
 
 import (
-	"crypto/rand"
-	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,177 +18,313 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/keyhole-dev/keyhole/internal/redact"
 	"github.com/keyhole-dev/keyhole/internal/testkit"
+	"github.com/keyhole-dev/keyhole/internal/testkit/canarytest"
 	"github.com/keyhole-dev/keyhole/internal/testkit/devtest"
 	"github.com/keyhole-dev/keyhole/internal/testkit/otlptest"
 )
 
-// canaryHits is how often the secret is passed to the probed function.
-const canaryHits = 100_000
+// canaryHits is how many calls are made with secrets, in all sessions together.
+func canaryHits() int {
+	if os.Getenv("KEYHOLE_LONG") != "" {
+		return 1_000_000
+	}
+	return 20_000
+}
 
-// places are where a secret was looked for, each with what was found there.
-type places map[string][]string
+// A canarySession is one session of the test: one program under one action.
+type canarySession struct {
+	*canarytest.Running
+	trace   *devtest.Trace
+	holder  int
+	first   *devtest.Event
+	summary *devtest.Summary
+	output  map[string]int // what was found in the client's output
+}
 
-// look searches everything that is ours outside the kernel's own memory, and what user space can read of that.
-func look(d *devtest.Dev, t testing.TB, needle *testkit.Needle, when string, found places) {
+// places are where secrets were looked for, each with those found there.
+type places map[string]map[string]string
+
+// look searches everything that is ours outside the kernel's own memory, and what user space can read of that. Processes of one name are one place.
+func look(t testing.TB, d *devtest.Dev, sessions []*canarySession, needles *testkit.Needles, when string, found places) {
 	t.Helper()
-	for _, name := range []string{"keyhole-monitor", "keyhole-agent", "kh-holder"} {
-		found[when+": "+name] = needle.InMemory(t, d.ProcessID(name))
+	search := func(place string, pid int) {
+		if found[place] == nil {
+			found[place] = make(map[string]string)
+		}
+		maps.Copy(found[place], needles.InMemory(t, pid))
 	}
-	found[when+": control plane"] = needle.InMemory(t, d.PID())
-	for name, bytes := range testkit.MapContents(t, d.ProcessID("kh-holder")) {
-		found[when+": map "+name] = in(needle, bytes)
+	for _, name := range []string{"keyhole-monitor", "keyhole-agent"} {
+		search(when+": "+name, d.ProcessID(name))
+	}
+	search(when+": control plane", d.PID())
+	for _, s := range sessions {
+		search(when+": kh-holder", s.holder)
+		for name, b := range testkit.MapContents(t, s.holder) {
+			found.in(when+": map "+name, needles, b)
+		}
 	}
 }
 
-func in(needle *testkit.Needle, b []byte) []string {
-	count, first := needle.In(b)
-	if count == 0 {
-		return nil
+// in searches bytes of a place.
+func (p places) in(place string, needles *testkit.Needles, b []byte) {
+	if p[place] == nil {
+		p[place] = make(map[string]string)
 	}
-	return []string{fmt.Sprintf("%d places from byte %d on", count, first)}
+	for name, count := range needles.In(b) {
+		p[place][name] = fmt.Sprintf("%d places", count)
+	}
 }
 
-// TestNoRedactedByteLeavesTheKernel passes a secret in a dropped and in a digested argument, and looks for it everywhere.
-// With rules that keep the values the same search has to find it, in each place where plain values belong.
+// TestNoRedactedByteLeavesTheKernel passes a secret of every kind of value under every action, at one time, and looks for all of them
+// everywhere. Only those that a rule keeps may be found, and have to be, wherever values belong.
 func TestNoRedactedByteLeavesTheKernel(t *testing.T) {
-	t.Run("redacted", func(t *testing.T) {
-		canary, key := searchCanary(t, "version: 1\nrules:\n  - {id: test/note, name: note, action: digest}\n")
-		for place, found := range canary {
-			for _, f := range found {
-				t.Errorf("the secret is in %s: %s", place, f)
-			}
-		}
-		for place, found := range key {
-			if strings.HasSuffix(place, "map kh_config") {
-				continue // where the program reads it: frozen, and no descriptor of it outlives the loader
-			}
-			for _, f := range found {
-				t.Errorf("the digest's key is in %s: %s", place, f)
-			}
-		}
-	})
-	t.Run("kept", func(t *testing.T) {
-		canary, _ := searchCanary(t, "version: 1\nrules:\n  - {id: test/account, name: account, action: keep}\n  - {id: test/note, name: note, action: keep}\n")
-		for _, place := range []string{
-			"waiting: map kh_ring", "decoded: kh-holder", "decoded: keyhole-agent", "decoded: control plane",
-			"spans", "output of trace",
-		} {
-			found, searched := canary[place]
-			if !searched {
-				t.Errorf("%s was not searched", place)
-			} else if len(found) == 0 {
-				t.Errorf("the plain value was not found in %s: the search there proves nothing", place)
-			}
-		}
-		for _, place := range []string{"audit log", "waiting: keyhole-monitor", "decoded: keyhole-monitor", "waiting: map kh_scratch", "log of keyhole dev"} {
-			if found, searched := canary[place]; !searched {
-				t.Errorf("%s was not searched", place)
-			} else if len(found) > 0 {
-				t.Errorf("the plain value is in %s, where no value belongs: %v", place, found)
-			}
-		}
-	})
-}
-
-// searchCanary runs a session with 100,000 hits under the owner's rules and returns where the secret and the digest's key were found.
-func searchCanary(t *testing.T, rules string) (canary, key places) {
-	t.Helper()
-	secret := randomText(t)
-	needle := testkit.NewNeedle([]byte(secret))
-
 	receiver := startReceiver(t)
-	flags := []string{}
-	if rules != "" {
-		file := filepath.Join(t.TempDir(), "rules.yaml")
-		if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		flags = append(flags, "--redaction", file)
+	var rules strings.Builder
+	rules.WriteString("version: 1\nrules:\n")
+	for _, r := range canarytest.Rules() {
+		fmt.Fprintf(&rules, "  - {id: %s, executable: '%s', action: '%s'}\n", r.ID, r.Match.Executable, r.Action)
 	}
-	d := devtest.Start(t, receiver.Environment(), append(flags, "--ceiling", devtest.BusyNode(t))...)
-	vault := testkit.Start(t, testkit.BuildGo(t, "test/targets/vault"))
-	vault.Expect("ready", 10*time.Second)
-	vault.Send("secret " + secret)
-	vault.Expect("ok", 10*time.Second)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "rules.yaml"), []byte(rules.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := devtest.Start(t, receiver.Environment(), "--redaction", filepath.Join(dir, "rules.yaml"), "--ceiling", devtest.BusyNode(t))
+	needles := testkit.NewNeedles()
+	reason := canarytest.RandomText(t)
+	needles.Add("reason", []byte(reason))
 
-	tr := d.Trace(fmt.Sprintf("pid/%d", vault.PID()), "main.Open", "--arg", "account", "--arg", "note", "--arg", "n", "--budget", "1000%",
-		"--rate", "1000000/s", "--max-bytes", "1073741824", "--for", "5m")
-	var output strings.Builder
+	var sessions []*canarySession
+	for _, r := range canarytest.Start(t, dir, needles) {
+		if sessions = append(sessions, trace(d, r, reason)); len(sessions)%4 == 0 {
+			waitAttached(t, d, sessions) // a node looks at few processes at once
+		}
+	}
+	waitAttached(t, d, sessions)
+	keeper := testkit.Start(t, testkit.BuildGo(t, "test/targets/canary"))
+	keeper.Expect("ready", 10*time.Second)
+	for _, s := range sessions {
+		key := testkit.DigestKey(t, s.holder)
+		needles.Add("key of "+s.Name, key)
+		keeper.Send("hold " + hex.EncodeToString(key))
+		keeper.Expect("ok", 10*time.Second)
+	}
 	var reading sync.WaitGroup
-	var sum *devtest.Summary
-	reading.Go(func() { sum = collect(tr, &output) })
+	for _, s := range sessions {
+		reading.Go(func() { s.collect(needles) })
+	}
 
-	digestKey := testkit.NewNeedle(testkit.DigestKey(t, d.ProcessID("kh-holder")))
-	canary, key = make(places), make(places)
-
-	// Events wait undecoded: the reader stands still.
-	holder := d.ProcessID("kh-holder")
-	stop(t, holder, syscall.SIGSTOP)
-	vault.Send("call 1000")
-	vault.Expect("called", time.Minute)
-	look(d, t, needle, "waiting", canary)
-	look(d, t, digestKey, "waiting", key)
-	stop(t, holder, syscall.SIGCONT)
-
-	vault.Send(fmt.Sprintf("call %d", canaryHits-1000))
-	vault.Expect("called", 5*time.Minute)
-	waitEmpty(t, d)
-	look(d, t, needle, "decoded", canary)
-	look(d, t, digestKey, "decoded", key)
+	// Events wait undecoded: the readers stand still.
+	found := make(places)
+	for _, s := range sessions {
+		stop(t, s.holder, syscall.SIGSTOP)
+	}
+	for _, s := range sessions {
+		s.Call(50)
+	}
+	look(t, d, sessions, needles, "waiting", found)
+	for _, s := range sessions {
+		stop(t, s.holder, syscall.SIGCONT)
+	}
+	for _, s := range sessions {
+		s.Call(canaryHits() / len(sessions))
+	}
+	// Clients that stand still leave events in the control plane: more than what lies between it and them takes.
+	signalClients(t, sessions, syscall.SIGSTOP)
+	for _, s := range sessions {
+		if s.Action.Kind == redact.Keep {
+			s.Call(3000)
+		} else {
+			s.Call(100)
+		}
+	}
+	waitEmpty(t, d, sessions)
+	look(t, d, sessions, needles, "decoded", found)
+	signalClients(t, sessions, syscall.SIGCONT)
 
 	d.MustRun("stop", "--all")
 	reading.Wait()
-	if sum == nil {
-		t.Fatalf("trace ended without a summary\n%s", tr.Stderr())
-	}
-	sum.RequireSum(t)
-	if sum.Hits != canaryHits || sum.Emitted == 0 {
-		t.Fatalf("%d calls were made; the session counts %+v", canaryHits, sum)
-	}
-	outside := map[string][]byte{
-		"output of trace":    []byte(output.String() + tr.Stderr()),
-		"log of keyhole dev": []byte(d.Stderr()),
-		"spans":              received(t, receiver),
-		"audit log":          files(t, d.Dir),
-		"audit records":      []byte(d.MustRun("audit", "ls", "-o", "json")),
-	}
-	for place, b := range outside {
-		if len(b) == 0 && place != "log of keyhole dev" {
-			t.Errorf("%s is empty: nothing was searched", place)
+	for _, s := range sessions {
+		s.require(t)
+		for name, n := range s.output {
+			found.in("output of trace", needles, nil)
+			found["output of trace"][name] = fmt.Sprintf("%d places", n)
 		}
-		canary[place], key[place] = in(needle, b), in(digestKey, b)
+		found.in("errors of trace", needles, []byte(s.trace.Stderr()))
 	}
-	return canary, key
+	found.in("log of keyhole dev", needles, []byte(d.Stderr()))
+	found.in("spans", needles, received(t, receiver))
+	found.in("audit records", needles, []byte(d.MustRun("audit", "ls", "-o", "json")))
+	entries, err := os.ReadDir(d.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		found.in("files: "+e.Name(), needles, files(t, filepath.Join(d.Dir, e.Name())))
+	}
+	found["keeper of keys"] = needles.InMemory(t, keeper.PID())
+	requirePlaces(t, found, sessions)
 }
 
-// collect reads a trace to its end, keeps what it printed and returns its summary.
-func collect(tr *devtest.Trace, output *strings.Builder) *devtest.Summary {
-	var last *devtest.Summary
-	for line := range tr.Lines() {
-		if output.Len() < 64<<20 {
-			output.WriteString(line + "\n")
+// trace begins a session of a program. A reason on record is what is looked for where values never are.
+func trace(d *devtest.Dev, r *canarytest.Running, reason string) *canarySession {
+	args := []string{fmt.Sprintf("pid/%d", r.PID()), r.Of.Function, "--budget", "1000%", "--rate", "1000000/s", "--max-bytes", "1073741824", "--for", "15m"}
+	for _, v := range r.Of.Values {
+		flag := "--arg"
+		if v.Result {
+			flag = "--ret"
 		}
-		var u devtest.Update
-		if json.Unmarshal([]byte(line), &u) == nil && u.Summary != nil {
-			last = u.Summary
-		}
+		args = append(args, flag, v.Path)
 	}
-	return last
+	if r.Action.Kind == redact.Keep {
+		args = append(args, "--reason", "order "+reason)
+	}
+	return &canarySession{Running: r, trace: d.BeginTrace(args...), output: make(map[string]int)}
 }
 
-// waitEmpty waits until the reader has taken everything out of the ring.
-func waitEmpty(t *testing.T, d *devtest.Dev) {
+// waitAttached waits until all sessions capture, and learns who holds each.
+func waitAttached(t *testing.T, d *devtest.Dev, sessions []*canarySession) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if testkit.RingPending(t, d.ProcessID("kh-holder")) == 0 {
-			time.Sleep(500 * time.Millisecond) // for the last batch on its way to the client
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		waiting := len(sessions)
+		for _, known := range d.Sessions() {
+			for _, s := range sessions {
+				if known.State == "SESSION_STATE_ATTACHED" && len(known.Sites) > 0 && known.Sites[0].PID == s.PID() {
+					s.holder = known.HolderPID
+					waiting--
+				}
+			}
+		}
+		if waiting == 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the ring is not empty\n%s", d.Stderr())
+			for _, s := range sessions {
+				if s.holder == 0 {
+					t.Errorf("%s is not attached: %s", s.Name, s.trace.Stderr())
+				}
+			}
+			t.Fatal(d.Stderr())
 		}
 	}
+}
+
+// collect reads a trace to its end, and looks for secrets in all that it prints.
+func (s *canarySession) collect(needles *testkit.Needles) {
+	for line := range s.trace.Lines() {
+		for name, n := range needles.In([]byte(line)) {
+			s.output[name] += n
+		}
+		if s.first != nil && !strings.Contains(line, `"summary"`) {
+			continue
+		}
+		var u devtest.Update
+		if json.Unmarshal([]byte(line), &u) != nil {
+			continue
+		}
+		if u.Event != nil && s.first == nil {
+			s.first = u.Event
+		}
+		if u.Summary != nil {
+			s.summary = u.Summary
+		}
+	}
+}
+
+// require wants the counts to be right, and of each value the action that is due.
+func (s *canarySession) require(t *testing.T) {
+	t.Helper()
+	if s.summary == nil || s.first == nil {
+		t.Fatalf("%s: no event, or no summary\n%s", s.Name, s.trace.Stderr())
+	}
+	s.summary.RequireSum(t)
+	if s.summary.Hits != uint64(s.Calls) || s.summary.Emitted == 0 {
+		t.Errorf("%s: %d calls were made; the session counts %+v", s.Name, s.Calls, s.summary)
+	}
+	for _, row := range s.Of.Values {
+		values := s.first.Arguments
+		if row.Result {
+			values = s.first.Results
+		}
+		at := slices.IndexFunc(values, func(v devtest.Value) bool { return v.Name == row.Path })
+		if at < 0 {
+			t.Errorf("%s: the event has no %s: %+v", s.Name, row.Path, s.first)
+			continue
+		}
+		kind := strings.TrimPrefix(strings.ToLower(row.Kind), "kind")
+		v, want := values[at], s.Action.For(kind).String()
+		switch {
+		case row.Never != "":
+		case want == "keep" && v.Kind != strings.TrimPrefix(kind, "c"):
+			t.Errorf("%s: %s is %s, not %s", s.Name, row.Path, v.Kind, row.Kind)
+		case want == "keep" && v.Missing != "":
+			t.Errorf("%s: %s is kept, and missing: %+v", s.Name, row.Path, v)
+		case want != "keep" && (v.Redaction == nil || v.Redaction.Action != want):
+			t.Errorf("%s: %s has another action than %s: %+v", s.Name, row.Path, want, v)
+		}
+	}
+}
+
+// requirePlaces wants to find in every place what belongs there, and nothing else.
+func requirePlaces(t *testing.T, found places, sessions []*canarySession) {
+	t.Helper()
+	values := []string{"waiting: map kh_ring", "waiting: kh-holder", "decoded: map kh_ring", "decoded: kh-holder", "decoded: keyhole-agent", "decoded: control plane", "spans", "output of trace"}
+	reasons := []string{"waiting: keyhole-monitor", "waiting: keyhole-agent", "waiting: control plane", "audit records", "files: control-plane"}
+	keys := []string{"waiting: map kh_config", "decoded: map kh_config", "keeper of keys"}
+	want := make(places)
+	expect := func(places []string, name string) {
+		for _, place := range places {
+			if want[place] == nil {
+				want[place] = make(map[string]string)
+			}
+			want[place][name] = "yes"
+			if _, searched := found[place]; !searched {
+				t.Errorf("%s was not searched", place)
+			} else if found[place][name] == "" {
+				t.Errorf("%s is not found in %s: the search there proves nothing of it", name, place)
+			}
+		}
+	}
+	expect(reasons, "reason")
+	for _, s := range sessions {
+		expect(keys, "key of "+s.Name)
+		if s.Action.Kind != redact.Keep {
+			continue
+		}
+		for _, secret := range s.Secrets() {
+			expect(values, secret)
+		}
+	}
+	for place, names := range found {
+		t.Logf("%-28s %d secrets", place, len(names))
+		for name, where := range names {
+			if name != "reason" && want[place][name] == "" {
+				t.Errorf("%s is in %s, where it does not belong: %s", name, place, where)
+			}
+		}
+	}
+}
+
+// signalClients stops or continues the commands that show events.
+func signalClients(t *testing.T, sessions []*canarySession, what syscall.Signal) {
+	t.Helper()
+	for _, s := range sessions {
+		stop(t, s.trace.PID(), what)
+	}
+}
+
+// waitEmpty waits until the readers have taken everything out of their rings.
+func waitEmpty(t *testing.T, d *devtest.Dev, sessions []*canarySession) {
+	t.Helper()
+	for _, s := range sessions {
+		for deadline := time.Now().Add(time.Minute); testkit.RingPending(t, s.holder) > 0; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the ring of %s is not empty\n%s", s.Name, d.Stderr())
+			}
+		}
+	}
+	time.Sleep(500 * time.Millisecond) // for the last batch on its way to the client
 }
 
 // files is what all files below a directory hold: the log's tiles, the spool, the store, the keys.
@@ -249,14 +386,4 @@ func received(t *testing.T, receiver *otlptest.Receiver) []byte {
 		add(r.Resource)
 	}
 	return all
-}
-
-// randomText is 32 bytes that are the same in JSON, in protobuf and in memory.
-func randomText(t *testing.T) string {
-	t.Helper()
-	b := make([]byte, 24)
-	if _, err := rand.Read(b); err != nil {
-		t.Fatal(err)
-	}
-	return base64.RawURLEncoding.EncodeToString(b)
 }
