@@ -7,11 +7,9 @@ import (
 	"crypto/sha256"
 	_ "embed" // the manifest
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
-	"sync"
 
 	"github.com/cilium/ebpf"
 )
@@ -27,29 +25,19 @@ func UprobeDigest() string { return digest(_UprobeBytes) }
 // KprobeDigest names the object that Kprobe returns, likewise.
 func KprobeDigest() string { return digest(_KprobeBytes) }
 
-// Uprobe is the object for processes, if it is the one that the release's manifest names.
-func Uprobe() (*ebpf.CollectionSpec, error) { return released("uprobe", _UprobeBytes) }
+// Uprobe is the object for processes, if it is the one that the release's manifest names and a first look finds nothing against it: Lint
+// takes a second, and has proved the rest of these very bytes before they were released.
+func Uprobe() (*ebpf.CollectionSpec, error) { return looked("uprobe", _UprobeBytes, false) }
 
 // Kprobe is the object for the kernel, likewise.
-func Kprobe() (*ebpf.CollectionSpec, error) { return released("kprobe", _KprobeBytes) }
+func Kprobe() (*ebpf.CollectionSpec, error) { return looked("kprobe", _KprobeBytes, true) }
 
-// Check has Lint look at both objects. It takes a second or so: whoever starts loaders does it once before the first, and since each
-// load compares the digest, it holds for all.
-func Check() error {
-	problems := make([]error, 2)
-	var both sync.WaitGroup
-	both.Go(func() { problems[0] = lintReleased("uprobe", _UprobeBytes, false) })
-	both.Go(func() { problems[1] = lintReleased("kprobe", _KprobeBytes, true) })
-	both.Wait()
-	return errors.Join(problems...)
-}
-
-func lintReleased(name string, object []byte, kernel bool) error {
+func looked(name string, object []byte, kernel bool) (*ebpf.CollectionSpec, error) {
 	spec, err := released(name, object)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return Lint(spec, kernel)
+	return spec, look(spec, kernel)
 }
 
 // released reads an object that is the one of its name for this architecture in the manifest.

@@ -68,6 +68,19 @@ var mapFlags = map[string]uint32{
 // the program ends. It does not prove what decisions alone tell (a branch on a byte is no flow here), that what is counted as used is all that was
 // written, that kh_copy, kh_siphash, kh_equal and kh_allow do what they are named for, or that marks are within their part.
 func Lint(spec *ebpf.CollectionSpec, kernel bool) error {
+	if err := look(spec, kernel); err != nil {
+		return err
+	}
+	for _, p := range spec.Programs {
+		if err := lintFlow(p, spec, kernel, nil); err != nil {
+			return fmt.Errorf("lint program %s: %w", p.Name, err)
+		}
+	}
+	return nil
+}
+
+// look is the part of Lint that takes no time: the maps' rights, the helpers, the places where bytes leave.
+func look(spec *ebpf.CollectionSpec, kernel bool) error {
 	for name, m := range spec.Maps {
 		want, known := mapFlags[name]
 		if name == ".rodata" {
@@ -79,9 +92,6 @@ func Lint(spec *ebpf.CollectionSpec, kernel bool) error {
 	}
 	for _, p := range spec.Programs {
 		if err := lintCalls(p, kernel); err != nil {
-			return fmt.Errorf("lint program %s: %w", p.Name, err)
-		}
-		if err := lintFlow(p, spec, kernel, nil); err != nil {
 			return fmt.Errorf("lint program %s: %w", p.Name, err)
 		}
 	}

@@ -12,13 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keyhole-dev/keyhole/agent/plan"
-	"github.com/keyhole-dev/keyhole/bpf"
 	"github.com/keyhole-dev/keyhole/internal/kbtf"
 )
-
-// CheckObjects looks at the programs themselves, before any is loaded: bpf.Lint has something against them, or they are not the release's. It
-// takes a second or so, and holds for every load of this executable, each of which compares the digests again.
-func CheckObjects() error { return bpf.Check() }
 
 // Supported says in one sentence what this process or its kernel lacks to load a probe; nil if nothing. It finds out by
 // loading the real object, with an empty plan, and only then looks for the reason: what a version number promises and

@@ -20,7 +20,7 @@ import (
 // It needs no control plane; test/e2e looks into more places.
 func TestCanaries(t *testing.T) {
 	if raceDetector {
-		t.Skip("with the race detector each of these processes has terabytes of memory to search; test/e2e searches those of the product")
+		t.Skip("with the race detector each of these processes has terabytes of memory to search; make test runs this without it")
 	}
 	const calls = 2000 // in all sessions together
 	s := newStage(t)
