@@ -9,10 +9,10 @@ TOOL  = $(GO) tool -modfile=tools/go.mod
 demo: ## trace a running program with redaction, end to end, and clean up
 	@scripts/demo.sh
 
-test: ## every test, race detector on but for the search of memory; packages one after another, since several count what the whole kernel holds
+test: ## every test, race detector on but for what only computes; packages one after another, since several count what the whole kernel holds
 	$(GO) build -race ./...
 	$(TOOL) gotestsum --format pkgname-and-test-fails -- -race -p 1 -timeout 20m ./...
-	$(TOOL) gotestsum --format pkgname-and-test-fails -- -count=1 -p 1 -timeout 15m -run '^Test(NoRedactedByteLeavesTheKernel|Canaries)$$' ./test/e2e ./agent/privsep
+	$(TOOL) gotestsum --format pkgname-and-test-fails -- -count=1 -p 1 -timeout 15m -run '^Test(NoRedactedByteLeavesTheKernel|Canaries|Mutants)$$' ./test/e2e ./agent/privsep ./bpf
 	@cat bin/kernels.txt 2>/dev/null || true # what ran on which kernel, if any were there
 
 test-kernel: ## the tests on kernels in an emulator, or some of them: make test-kernel KERNEL=6.12 ARCH=arm64 RUN=TestShapes

@@ -239,7 +239,7 @@ func newLinter(p *ebpf.ProgramSpec, maps map[string]*ebpf.MapSpec, kernel bool) 
 		if it.Ins.OpCode.Class() == asm.Jump32Class && op == asm.Ja {
 			by = it.Ins.Constant
 		}
-		to, ok := raw[it.Offset+asm.RawInstructionOffset(it.Ins.Width())+asm.RawInstructionOffset(by)]
+		to, ok := raw[it.Offset+it.Ins.Width()+asm.RawInstructionOffset(by)]
 		if !ok {
 			return nil, fmt.Errorf("instruction %d jumps nowhere", it.Index)
 		}

@@ -49,11 +49,11 @@ type part struct {
 }
 
 type layout struct {
-	parts                 []part
-	claimed               int64
-	in, waiting, out      part
-	scanN                 int64
-	mostOut, most, mostOp int64
+	parts            []part
+	claimed          int64
+	in, waiting, out part
+	scanN            int64
+	mostOut, most    int64
 }
 
 func layoutOf(maps map[string]*ebpf.MapSpec) (layout, error) {
@@ -327,7 +327,7 @@ func (s *state) push(p value, offset, size int64, v value) error {
 	s.forget(f, first, size, v.taint)
 	if first%4 == 0 && (size == 4 || size == 8) {
 		if size == 4 {
-			v = v.low(32)
+			v = v.low()
 		}
 		f[at].value, f[at].bytes = v, int8(size)
 	}

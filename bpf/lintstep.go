@@ -111,7 +111,7 @@ func (l *linter) compute(at int, i *asm.Instruction, s *state) error {
 			s.regs[i.Dst] = b
 			return nil
 		}
-		a, b = a.low(32), b.low(32)
+		a, b = a.low(), b.low()
 	}
 	taint := a.taint | b.taint
 	v := unknown(taint)
@@ -189,7 +189,7 @@ func (l *linter) compute(at int, i *asm.Instruction, s *state) error {
 	}
 	if !wide {
 		kept := v.tag
-		v = v.low(32)
+		v = v.low()
 		v.tag = kept
 	}
 	v.taint = taint
@@ -214,7 +214,7 @@ func (l *linter) branch(s *state, i *asm.Instruction, op asm.JumpOp, taken bool)
 				return true
 			}
 			if v.isConstant() || !v.bounded() || v.hi > math.MaxUint32 {
-				*v, whole[n] = v.low(32), false
+				*v, whole[n] = v.low(), false
 			}
 		}
 	}
@@ -333,9 +333,10 @@ func narrow(a, b *value, op asm.JumpOp) bool {
 			return a.lo != b.lo
 		}
 		if a.bounded() && b.isConstant() {
-			if b.lo == a.lo {
+			switch b.lo {
+			case a.lo:
 				a.lo, a.step = a.lo+1, 1
-			} else if b.lo == a.hi {
+			case a.hi:
 				a.hi--
 			}
 			return a.lo <= a.hi

@@ -170,27 +170,18 @@ func join(a, b value, widen []int64) value {
 	return v
 }
 
-// low is what remains of a number's n lower bits.
-func (v value) low(n int) value {
+// low is what remains of a number's 32 lower bits.
+func (v value) low() value {
 	if v.kind != number {
 		return unknown(v.taint)
 	}
-	top := int64(math.MaxInt64)
-	if n < 63 {
-		top = 1<<n - 1
-	}
+	const top = 1<<32 - 1
 	if v.isConstant() {
 		c := constant(v.lo & top)
-		if n >= 64 {
-			c = v
-		}
 		c.taint = v.taint
 		return c
 	}
 	if v.bounded() && v.hi <= top {
-		return v
-	}
-	if n >= 64 {
 		return v
 	}
 	return between(0, top, v.taint).stepped(v)

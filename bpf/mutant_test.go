@@ -3,7 +3,6 @@
 package bpf
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -12,6 +11,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"github.com/keyhole-dev/keyhole/internal/testkit"
 )
 
 // A mutant is a program with one instruction changed.
@@ -141,6 +142,9 @@ func mutants(t *testing.T, p *ebpf.ProgramSpec, spec *ebpf.CollectionSpec, kerne
 // TestMutants changes the programs of all objects, one instruction or one map at a time, in ways that would let out what must not. Each has to
 // be refused.
 func TestMutants(t *testing.T) {
+	if testkit.RaceDetector {
+		t.Skip("computes for minutes with the race detector, in one goroutine: make test runs this without it")
+	}
 	counts, caught := map[string]int{}, 0
 	for _, name := range slices.Sorted(maps.Keys(objects)) {
 		spec, err := ebpf.LoadCollectionSpec(name)
@@ -181,7 +185,7 @@ func TestMutants(t *testing.T) {
 	}
 	total := 0
 	for _, class := range slices.Sorted(maps.Keys(counts)) {
-		t.Log(fmt.Sprintf("%4d of %s", counts[class], class))
+		t.Logf("%4d of %s", counts[class], class)
 		total += counts[class]
 	}
 	if t.Logf("%d of %d mutants are caught", caught, total); total < 200 {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -33,14 +34,14 @@ var pieces = []string{
 func TestKernelOverwrites(t *testing.T) {
 	p := startHot(t)
 	r := rand.New(rand.NewPCG(1, 2))
-	const cap = 200
+	const most = 200
 	for _, sets := range []string{"all", "card", "email,phone"} {
 		machines, err := new(detect.Library).Machines(sets)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s := attach(t, p, request{
-			function: "hot_image", values: hot.Pair()[1:], redact: "detect:" + sets, limits: probe.Limits{ValueBytes: cap},
+			function: "hot_image", values: hot.Pair()[1:], redact: "detect:" + sets, limits: probe.Limits{ValueBytes: most},
 		})
 		found := 0
 		for range 150 {
@@ -49,7 +50,7 @@ func TestKernelOverwrites(t *testing.T) {
 				text = append(text, pieces[r.IntN(len(pieces))]...)
 			}
 			record := capture(t, p, s, text)
-			want := dfa.Overwrite(text[:min(len(text), cap)], len(text) > cap, machines...)
+			want := dfa.Overwrite(text[:min(len(text), most)], len(text) > most, machines...)
 			got := record[plan.RecordHeaderBytes+plan.ValueHeaderBytes:][:len(want)]
 			if !bytes.Equal(got, want) {
 				t.Fatalf("%s in %q:\nthe kernel leaves  %q\nthe machines leave %q", sets, text, got, want)
@@ -94,11 +95,9 @@ func TestKernelAllows(t *testing.T) {
 	} {
 		record := capture(t, p, s, []byte(text))
 		value := record[plan.RecordHeaderBytes:]
-		want := make([]byte, plan.ValueHeaderBytes)
-		if want[0] = plan.ReasonNotAllowed; allowed {
-			want[0], want[2], want[4] = plan.ReasonOK, byte(len(text)), byte(len(text))
-			want = append(want, text...)
-			want = append(want, make([]byte, plan.Padded(len(text))-len(text))...)
+		want := []byte{plan.ReasonNotAllowed, 7: 0}
+		if n := byte(len(text)); allowed {
+			want = slices.Concat([]byte{plan.ReasonOK, 0, n, 0, n, 7: 0}, []byte(text), make([]byte, plan.Padded(len(text))-len(text)))
 		}
 		if !bytes.Equal(value, want) {
 			t.Errorf("%q: the record has %q; want %q", text, value, want)

@@ -163,7 +163,7 @@ func TestShapes(t *testing.T) {
 		t.Logf("%-26s %2d ops %7d instructions, loaded in %v", c.name, len(s.program.plan.Ops), s.program.Instructions, took.Round(time.Millisecond))
 		most := uint32(200_000)
 		switch {
-		case c.request.redact == "detect:all" || c.request.redact == "detect:card,email":
+		case c.redact == "detect:all" || c.redact == "detect:card,email":
 			most = 800_000 // some verifiers prove the loops over a value turn by turn, once for each program
 		case !HasUprobeMulti():
 			most = 400_000 // its verifier prunes less

@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -124,8 +125,11 @@ func soak(t *testing.T, p *hot.Process, s *session, n *soakTally, end time.Time)
 // check says what is wrong with an event. The value says how long the text is.
 func (n *soakTally) check(e *event.Event, pid int) error {
 	value, err := strconv.ParseUint(e.Arguments[0].Value, 10, 64)
-	if err != nil || byte(value) != n.byte || e.Process.PID != pid {
-		return fmt.Errorf("a value of another process (%v)", err)
+	if err != nil {
+		return err
+	}
+	if byte(value) != n.byte || e.Process.PID != pid {
+		return errors.New("a value of another process")
 	}
 	text := strings.Repeat(string(n.byte), int(value>>8))
 	want := event.Value{Value: text}

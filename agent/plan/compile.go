@@ -348,7 +348,7 @@ func (c *compiler) condition(condition probe.Condition) error {
 	}
 	d := c.decide(v)
 	switch {
-	case comparable(d.Action, condition.Literal.Magnitude):
+	case mayCompare(d.Action, condition.Literal.Magnitude):
 	case d.Action.Kind == redact.Bucket && d.Action.N > 0:
 		return refuse(problem.InvalidArgument, "of %s only the power of two leaves from %d on (rule %s), and a condition would tell by firing what is withheld; "+
 			"compare it with less, or ask the rules' owner to keep the field", v.Path, d.Action.N, d.Rule)
@@ -374,9 +374,9 @@ func (c *compiler) condition(condition probe.Condition) error {
 	return nil
 }
 
-// comparable says whether comparing a value with a number of this magnitude (of text: 0) tells nothing that its action withholds. Of a
+// mayCompare says whether comparing a value with a number of this magnitude (of text: 0) tells nothing that its action withholds. Of a
 // number in a bucket it does not if the bucket begins behind it: whatever is in there is above, or below, alike.
-func comparable(a redact.Action, magnitude uint64) bool {
+func mayCompare(a redact.Action, magnitude uint64) bool {
 	return a.Kind == redact.Keep || a.Kind == redact.Bucket && magnitude < uint64(a.N)
 }
 

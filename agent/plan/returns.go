@@ -47,7 +47,7 @@ func (c *compiler) returns() error {
 // failed appends the condition that a call failed.
 func (c *compiler) failed(b *builder, v *target.Value) error {
 	d := c.decide(v)
-	if !comparable(d.Action, 0) {
+	if !mayCompare(d.Action, 0) {
 		return problem.New(problem.InvalidArgument, "--errors-only: the result %s is redacted (%s, rule %s), and leaving calls out by it would tell "+
 			"what is withheld", v.Path, d.Action, d.Rule)
 	}

@@ -285,10 +285,10 @@ func (v *verifier) condition(op Op, n int) error {
 			magnitude = -uint64(int64(magnitude<<unused) >> unused)
 		}
 	}
-	if err != nil || !comparable(action, magnitude) || c.Rule == "" {
+	if err != nil || !mayCompare(action, magnitude) || c.Rule == "" {
 		return fmt.Errorf("compares %s, which is redacted (%s)", c.Path, c.Action)
 	}
-	return v.withheld(op, c.Path, func(a redact.Action) bool { return comparable(a, magnitude) })
+	return v.withheld(op, c.Path, func(a redact.Action) bool { return mayCompare(a, magnitude) })
 }
 
 // nextField is the next field that an op has to emit; nil if there is none.

@@ -9,8 +9,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -171,9 +171,9 @@ func harmlessTexts(t testing.TB) []harmlessText {
 	t.Helper()
 	r := rand.New(rand.NewPCG(3, 4))
 	var all []harmlessText
-	add := func(kind string, n int, make func(i int) string) {
+	add := func(kind string, n int, text func(i int) string) {
 		for i := range n {
-			all = append(all, harmlessText{kind, make(i)})
+			all = append(all, harmlessText{kind, text(i)})
 		}
 	}
 	random := func(n int) []byte {
@@ -191,7 +191,7 @@ func harmlessTexts(t testing.TB) []harmlessText {
 	when := func() time.Time { return time.Unix(1_600_000_000+r.Int64N(200_000_000), r.Int64N(1e9)).UTC() }
 	layouts := []string{time.RFC3339, time.RFC3339Nano, time.RFC1123, time.ANSIC, time.Kitchen, time.DateTime, "02.01.2006", "01/02/2006 15:04", "20060102T150405Z", "20060102-150405", "2006-01-02 15:04:05.000 -0700 MST"}
 
-	add("source code", 300, source(t, filepath.Join(runtime.GOROOT(), "src"), ".go", r))
+	add("source code", 300, source(t, filepath.Join(goRoot(t), "src"), ".go", r))
 	add("source code, ours", 100, source(t, filepath.Join("..", ".."), ".go", r))
 	add("C, ours", 30, source(t, filepath.Join("..", "..", "bpf"), ".h", r))
 	add("documents, ours", 40, source(t, filepath.Join("..", ".."), ".md", r))
@@ -320,4 +320,13 @@ func TestHarmlessTexts(t *testing.T) {
 	if percent(&total) > 2 {
 		t.Error("want at most 2 %")
 	}
+}
+
+func goRoot(t testing.TB) string {
+	t.Helper()
+	root, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(root))
 }

@@ -244,7 +244,7 @@ func determinize(b *builder, start int, class *[256]uint8, classes int, search b
 	for c := range 256 {
 		byClass[class[c]] = byte(c)
 	}
-	for i := 0; i < len(d.states); i++ {
+	for i := 0; i != len(d.states); i++ { // which grow
 		closures := make([]*closure, kinds)
 		for _, c := range byClass {
 			k := kindOf(c)

@@ -35,6 +35,7 @@ type Value struct {
 // A Form is how a secret is made and looked for.
 type Form int
 
+// The forms.
 const (
 	Text Form = iota
 	Integer
