@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 )
 
 // Validate says why an image is not to be given to the kernel, whoever made it: a number of it is out of its range, or a state that can be
@@ -83,7 +84,8 @@ func (h *Header) validate(words []uint16, begin, end uint32) error {
 }
 
 // walk follows a table from its first states to all that can be reached.
-func walk(table []uint16, stride uint32, from ...uint32) error {
+func walk(table []uint16, stride uint32, first ...uint32) error {
+	from := slices.Clone(first) // which may be a part of the image
 	seen := make([]bool, uint32(len(table))/stride+1)
 	for len(from) > 0 {
 		row := from[len(from)-1]

@@ -3,6 +3,7 @@
 package dfa
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -99,5 +100,24 @@ func TestMalformedImages(t *testing.T) {
 		if bad.Validate() == nil {
 			t.Fatalf("image %d is let through: %+v", refused, *h)
 		}
+	}
+}
+
+// TestValidateChangesNothing: what was looked at is what goes to the kernel.
+func TestValidateChangesNothing(t *testing.T) {
+	m, err := Compile(`\b[0-9a-f]{2}(?::[0-9a-f]{1,4})+|::\w`, NoCheck)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := NewImage([]*Machine{m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := image.Bytes()
+	if err := image.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(before, image.Bytes()) {
+		t.Error("it is another image")
 	}
 }
