@@ -270,7 +270,7 @@ func TestSession(t *testing.T) {
 func TestSessionEndsAtItsDeadline(t *testing.T) {
 	s := newSite(t)
 	target, spec := vault(t)
-	spec.Limits.TTL = time.Second
+	spec.Limits.TTL = 3 * time.Second
 	s.desire(s.grant("s1", spec))
 	begun := s.untilState("s1", attached).GetAttached().AsTime()
 	call(target, 3)
@@ -280,8 +280,8 @@ func TestSessionEndsAtItsDeadline(t *testing.T) {
 	}
 	// The deadline is fixed before the holder loads; that it is attached is noted when it has become a reader, which takes a
 	// race build a while.
-	if took := report.GetEnded().AsTime().Sub(begun); took < 500*time.Millisecond || took > 3*time.Second {
-		t.Errorf("it took %v; its TTL is a second", took)
+	if took := report.GetEnded().AsTime().Sub(begun); took < time.Second || took > 5*time.Second {
+		t.Errorf("it took %v; its TTL is three seconds", took)
 	}
 }
 

@@ -175,7 +175,7 @@ func (c *compiler) patterns() error {
 			c.plan.Patterns = append(c.plan.Patterns, p)
 		}
 	}
-	if _, err := c.plan.machines(); err != nil {
+	if err := c.plan.definesSets(); err != nil {
 		return problem.New(problem.InvalidArgument, "%v", err)
 	}
 	return nil

@@ -68,6 +68,19 @@ func (p *Plan) verifySets() error {
 			return fmt.Errorf("the set %.64s is defined and searched for nowhere", pattern.Name)
 		}
 	}
-	_, err := p.machines()
-	return err
+	return p.definesSets()
+}
+
+// definesSets says whether every set of the plan is built in or defined.
+func (p *Plan) definesSets() error {
+	library, err := detect.NewLibrary(p.Patterns)
+	if err != nil {
+		return err
+	}
+	for _, list := range p.Sets {
+		if err := library.Known(list); err != nil {
+			return err
+		}
+	}
+	return nil
 }
