@@ -99,10 +99,11 @@ func (l *Library) Machines(list string) ([]*dfa.Machine, error) {
 	if err := errors.Join(wrong...); err != nil {
 		return nil, err
 	}
+	var own []*dfa.Machine
 	for _, name := range Own(list) {
-		machines = append(machines, l.own[name])
+		own = append(own, l.own[name])
 	}
-	return machines, nil
+	return slices.Concat(machines, own), nil
 }
 
 // Known says whether every set of a list, as Parse writes it, is built in or defined. It makes no tables of those that are built in.
