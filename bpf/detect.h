@@ -64,10 +64,13 @@ static __always_inline bool kh_between(__u8 b, __u8 low, __u8 high)
 	return b >= low && b <= high;
 }
 
-/* Copies the value to where the machines read it, and looks which features it has. */
+/* Copies the value to where the machines read it, and looks which features and hints it has. */
 static long kh_look(__u32 turn, struct kh_scanner *c)
 {
-	__u32 i = turn * KH_CHUNK, n = c->slot->scan.n, features = 0;
+	const struct kh_gate *g = &c->tables->gate;
+	struct kh_scan *s = &c->slot->scan;
+	__u32 i = turn * KH_CHUNK, n = s->n, features = 0, hints = 0, row = s->row;
+	__u32 classes = g->classes, next = g->next, flags = g->flags, first = g->first;
 
 	__unroll_not
 	for (__u32 k = 0; k < KH_CHUNK && i < n; k++, i++) {
@@ -76,8 +79,13 @@ static long kh_look(__u32 turn, struct kh_scanner *c)
 		*kh_text(c, i) = b;
 		*kh_mark(c, i) = 0;
 		features |= c->tables->features[b];
+		row = 2 * kh_word(c, next + row + kh_word(c, classes + b));
+		if (row >= first)
+			hints |= kh_word(c, next + row + flags);
 	}
-	c->slot->scan.features |= features;
+	s->row = row;
+	s->features |= features;
+	s->hints |= hints;
 	return 0;
 }
 
@@ -278,7 +286,7 @@ static long kh_run_machine(__u32 turn, struct kh_scanner *c)
 	if (!(s->wanted >> (turn & (KH_MAX_MACHINES - 1)) & 1))
 		return 0;
 	/* What follows where a value was cut may have them. */
-	if (!s->cut && (s->features & m->required) != m->required)
+	if (!s->cut && ((s->features & m->required) != m->required || (m->hints && !(m->hints & s->hints))))
 		return 0;
 	s->row = s->cut ? m->backward_cut : m->backward_start;
 	s->at = s->n;
@@ -357,7 +365,7 @@ static __always_inline void kh_begin(struct kh_scanner *c, __u32 n, __u32 wanted
 	s->n = n;
 	s->wanted = wanted;
 	s->cut = cut;
-	s->features = s->covered = s->until = s->at = 0;
+	s->features = s->hints = s->covered = s->until = s->at = s->row = 0;
 	bpf_loop((n + KH_CHUNK - 1) / KH_CHUNK, kh_look, c, 0);
 	if (s->features & KH_NOT_ASCII)
 		bpf_loop(n, kh_normalize, c, 0);

@@ -222,6 +222,7 @@ struct kh_machine {
 	__u32 backward; /* likewise */
 	__u32 flags;	/* in a row: the last word */
 	__u32 required; /* features that every match has */
+	__u32 hints;	/* of the gate: a match has one of these; 0: whatever the gate sees, the machine runs */
 	__u32 check;	/* KH_CHECK_*: what a match has to pass beside; 0: nothing */
 	__u32 start[4]; /* where the forward pass begins, by the kind of the byte before: edge, newline, word, other */
 	__u32 forward_dead_match; /* rows before it: a match ended, and none goes on */
@@ -232,9 +233,21 @@ struct kh_machine {
 	__u32 backward_match; /* rows from it on: a match begins */
 };
 
+/*
+ * One automaton that goes over a value before all machines: its states say which of some sixteen hints the bytes read last are.
+ * A row has one word for each class, half the offset of the row that follows, and as its last one the hints, by their bits.
+ */
+struct kh_gate {
+	__u32 classes; /* in words: 256, the class of each byte */
+	__u32 next;    /* in words: the first row, which is where it begins */
+	__u32 flags;   /* in a row: the last word */
+	__u32 first;   /* rows from it on see something */
+};
+
 /* Frozen before load, with as many words as there are. */
 struct kh_tables {
 	struct kh_machine machines[KH_MAX_MACHINES];
+	struct kh_gate gate;
 	__u16 features[256]; /* of each byte */
 	__u8 kinds[256];     /* of each byte: see kh_machine.start */
 	__u16 words[KH_MAX_WORDS];
@@ -246,6 +259,7 @@ struct kh_scan {
 	__u32 cut;	/* not 0: the value has more */
 	__u32 wanted;	/* machines, by their bits */
 	__u32 features; /* that some byte has */
+	__u32 hints;	/* that the gate saw */
 	__u32 machine;	/* that runs */
 	__u32 at;
 	__u32 row;

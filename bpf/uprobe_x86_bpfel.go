@@ -160,6 +160,7 @@ type UprobeKhMachine struct {
 	Backward         uint32
 	Flags            uint32
 	Required         uint32
+	Hints            uint32
 	Check            uint32
 	Start            [4]uint32
 	ForwardDeadMatch uint32
@@ -238,6 +239,13 @@ type UprobeKhRecord struct {
 type UprobeKhTables struct {
 	_        structs.HostLayout
 	Machines [32]UprobeKhMachine
+	Gate     struct {
+		_       structs.HostLayout
+		Classes uint32
+		Next    uint32
+		Flags   uint32
+		First   uint32
+	}
 	Features [256]uint16
 	Kinds    [256]uint8
 	Words    [262144]uint16

@@ -120,7 +120,7 @@ func TestImageIsTheKernels(t *testing.T) {
 		t.Errorf("the words begin at byte %d; in the kernel at %d", got, want)
 	}
 	image.Machines = []dfa.Header{{
-		Classes: 1, Forward: 2, Backward: 3, Flags: 4, Required: 5, Check: 6, Start: [4]uint32{7, 8, 9, 10},
+		Classes: 1, Forward: 2, Backward: 3, Flags: 4, Required: 5, Hints: 17, Check: 6, Start: [4]uint32{7, 8, 9, 10},
 		ForwardDeadMatch: 11, ForwardDead: 12, ForwardMatch: 13, BackwardStart: 14, BackwardCut: 15, BackwardMatch: 16,
 	}}
 	var machine bpf.UprobeKhMachine
@@ -128,7 +128,7 @@ func TestImageIsTheKernels(t *testing.T) {
 		t.Fatal(err)
 	}
 	if machine != (bpf.UprobeKhMachine{
-		Classes: 1, Forward: 2, Backward: 3, Flags: 4, Required: 5, Check: 6, Start: [4]uint32{7, 8, 9, 10},
+		Classes: 1, Forward: 2, Backward: 3, Flags: 4, Required: 5, Hints: 17, Check: 6, Start: [4]uint32{7, 8, 9, 10},
 		ForwardDeadMatch: 11, ForwardDead: 12, ForwardMatch: 13, BackwardStart: 14, BackwardCut: 15, BackwardMatch: 16,
 	}) {
 		t.Errorf("the kernel reads %+v", machine)

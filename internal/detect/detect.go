@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/keyhole-dev/keyhole/internal/dfa"
 )
@@ -27,12 +26,10 @@ type Set struct {
 	pattern string
 	apart   dfa.Apart
 	check   dfa.Check
-	machine func() (*dfa.Machine, error)
-}
 
-func (s *Set) compiled() *Set {
-	s.machine = sync.OnceValues(func() (*dfa.Machine, error) { return dfa.CompileApart(s.pattern, s.apart, s.check) })
-	return s
+	// hint is in every match, as dfa.NewGate has hints: nothing but a set's hints is looked for in values that have none. They are
+	// cheap together, so they say less than the pattern, but of what is in every log line, such as a time, none should be one.
+	hint string
 }
 
 // Pattern is what the set looks for, before its check and without what may not follow it, in Go's syntax.

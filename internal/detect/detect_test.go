@@ -3,28 +3,14 @@
 package detect
 
 import (
+	"bytes"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/keyhole-dev/keyhole/internal/dfa"
 )
 
 func TestSizes(t *testing.T) {
-	for _, s := range Sets() {
-		start := time.Now()
-		m, err := s.machine()
-		if err != nil {
-			t.Errorf("%s: %v", s.Name, err)
-			continue
-		}
-		image, err := dfa.NewImage([]*dfa.Machine{m})
-		if err != nil {
-			t.Errorf("%s: %v", s.Name, err)
-			continue
-		}
-		t.Logf("%-12s forward %d backward %d classes %d words %d required %x in %v", s.Name, len(m.Forward.Flags), len(m.Backward.Flags), m.Forward.Classes, len(image.Words), image.Machines[0].Required, time.Since(start))
-	}
 	all, err := new(Library).Machines(All)
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +23,7 @@ func TestSizes(t *testing.T) {
 	for _, m := range all {
 		words += len(m.Class) + len(m.Forward.Next) + len(m.Forward.Flags) + len(m.Backward.Next) + len(m.Backward.Flags)
 	}
-	t.Logf("all: %d words, laid out in %d", words, len(image.Words))
+	t.Logf("all: %d words, and %d of the gate, laid out in %d", words, len(all[0].Gate.Next)+len(all[0].Gate.Seen), len(image.Words))
 	if words > dfa.MaxWords/2 {
 		t.Errorf("the built-in sets take %d words of %d: leave room for an owner's", words, dfa.MaxWords)
 	}
@@ -94,6 +80,45 @@ func TestOwnSets(t *testing.T) {
 	} {
 		if _, err := NewLibrary(own); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v; want an error with %q", own, err, want)
+		}
+	}
+}
+
+// TestTables: what is embedded is what the sets' patterns and hints become, with the hints proved.
+func TestTables(t *testing.T) {
+	made, err := MakeTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(made, embedded) {
+		t.Error("the embedded tables are not those of the sets: make generate")
+	}
+	for _, cut := range []int{0, 1, 100, len(embedded) / 2, len(embedded) - 1} {
+		if _, err := readTables(embedded[:cut]); err == nil {
+			t.Errorf("the first %d bytes of the tables are taken for all", cut)
+		}
+	}
+}
+
+// TestHarmlessLinesHaveNoHints: of what every log has no machine runs.
+func TestHarmlessLinesHaveNoHints(t *testing.T) {
+	all, err := builtinTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`level=info msg="order accepted" items=3 shop=berlin took=12ms retries=0 queue=default`,
+		`2026-11-23T10:04:05.123Z INFO cart.go:112 checkout of 3 items for 49.90 EUR done in 12.5 ms`,
+		`{"time":"2026-11-23T10:04:05Z","level":"warn","msg":"slow query","table":"orders","rows":1200,"ms":431}`,
+		`SELECT id, name, price FROM products WHERE shop_id = $1 AND price < $2 ORDER BY name LIMIT 50`,
+		`GET /shop/cart?item=42&count=3 HTTP/1.1`,
+	} {
+		if seen := all.Gate.Look([]byte(line)); seen != 0 {
+			for i, s := range sets {
+				if seen&(1<<i) != 0 {
+					t.Errorf("%s has the hint of %s", line, s.Name)
+				}
+			}
 		}
 	}
 }

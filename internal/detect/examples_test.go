@@ -37,10 +37,11 @@ func examples(t testing.TB, set string) (is, isNot []string) {
 func TestExamples(t *testing.T) {
 	for _, s := range builtin {
 		t.Run(s.Name, func(t *testing.T) {
-			m, err := s.machine()
+			all, err := new(Library).Machines(s.Name)
 			if err != nil {
 				t.Fatal(err)
 			}
+			m := all[0]
 			is, isNot := examples(t, s.Name)
 			if len(is) < 3 || len(isNot) < 3 {
 				t.Fatalf("%d true and %d false examples", len(is), len(isNot))

@@ -3,12 +3,10 @@
 package detect
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/keyhole-dev/keyhole/internal/dfa"
 )
@@ -83,30 +81,24 @@ func (l *Library) Machines(list string) ([]*dfa.Machine, error) {
 	if err := l.Known(list); err != nil {
 		return nil, err
 	}
-	var found []*Set
+	t, err := builtinTables()
+	if err != nil {
+		return nil, err
+	}
+	var machines []*dfa.Machine
 	wanted := strings.Split(list, ",")
 	for i, s := range builtin {
 		if i < len(sets) && slices.Contains(wanted, All) || slices.Contains(wanted, s.Name) {
-			found = append(found, s)
+			machines = append(machines, t.Machines[i])
 		}
 	}
-	machines, wrong := make([]*dfa.Machine, len(found)), make([]error, len(found))
-	var all sync.WaitGroup // the tables of all sets take a processor some 70 ms, once in a process
-	for i, s := range found {
-		all.Go(func() { machines[i], wrong[i] = s.machine() })
-	}
-	all.Wait()
-	if err := errors.Join(wrong...); err != nil {
-		return nil, err
-	}
-	var own []*dfa.Machine
 	for _, name := range Own(list) {
-		own = append(own, l.own[name])
+		machines = append(machines, l.own[name])
 	}
-	return slices.Concat(machines, own), nil
+	return machines, nil
 }
 
-// Known says whether every set of a list, as Parse writes it, is built in or defined. It makes no tables of those that are built in.
+// Known says whether every set of a list, as Parse writes it, is built in or defined. It reads no tables.
 func (l *Library) Known(list string) error {
 	for _, name := range Own(list) {
 		if l.own[name] == nil {

@@ -94,6 +94,10 @@ type Machine struct {
 	Class             [256]uint8
 	Forward, Backward Table
 	Check             Check
+
+	// Hints are those of the gate of which every match has one; 0: the machine runs over every text.
+	Hints uint16
+	Gate  *Gate
 }
 
 // A Check is what a match has to pass beside its pattern. Of the matches that begin at one place the longest one that passes counts.

@@ -14,6 +14,7 @@ import (
 // An Image is machines as the eBPF program reads them: struct kh_tables and struct kh_machine of bpf/types.h say what each number means.
 type Image struct {
 	Machines []Header
+	Gate     GateHeader
 	Features [256]uint16
 	Kinds    [256]uint8
 	Words    []uint16 // a power of two of them
@@ -22,7 +23,7 @@ type Image struct {
 // A Header is one machine of an Image.
 type Header struct {
 	Classes, Forward, Backward, Flags uint32
-	Required                          uint32
+	Required, Hints                   uint32
 	Check                             uint32
 	Start                             [kinds]uint32
 
@@ -34,8 +35,8 @@ type Header struct {
 func (i *Image) Bytes() []byte {
 	var machines [MaxMachines]Header
 	copy(machines[:], i.Machines)
-	b := make([]byte, 0, binary.Size(machines)+2*256+256+2*len(i.Words))
-	for _, part := range []any{&machines, &i.Features, &i.Kinds, i.Words} {
+	b := make([]byte, 0, binary.Size(machines)+binary.Size(i.Gate)+2*256+256+2*len(i.Words))
+	for _, part := range []any{&machines, &i.Gate, &i.Features, &i.Kinds, i.Words} {
 		var err error
 		if b, err = binary.Append(b, binary.NativeEndian, part); err != nil {
 			panic("dfa: an image holds only numbers: " + err.Error())
@@ -83,11 +84,16 @@ func NewImage(machines []*Machine) (*Image, error) {
 			image.Features[c] |= notASCII
 		}
 	}
+	gate, err := gateOf(machines)
+	if err != nil {
+		return nil, err
+	}
+	image.Gate, image.Words = gate.lay(nil)
 	for _, m := range machines {
 		if err := m.Validate(); err != nil {
 			return nil, err
 		}
-		h := Header{Check: uint32(m.Check), Required: m.required(), Flags: uint32(m.Forward.Classes), Classes: uint32(len(image.Words))}
+		h := Header{Check: uint32(m.Check), Required: m.required(), Hints: uint32(m.Hints), Flags: uint32(m.Forward.Classes), Classes: uint32(len(image.Words))}
 		for _, class := range m.Class {
 			image.Words = append(image.Words, uint16(class))
 		}
@@ -129,6 +135,21 @@ func NewImage(machines []*Machine) (*Image, error) {
 	}
 	image.Words = append(image.Words, make([]uint16, n-len(image.Words))...)
 	return image, nil
+}
+
+// gateOf is the one gate of all machines that have one.
+func gateOf(machines []*Machine) (*Gate, error) {
+	var gate *Gate
+	for _, m := range machines {
+		if m.Hints == 0 {
+			continue
+		}
+		if m.Gate == nil || gate != nil && gate != m.Gate {
+			return nil, errors.New("patterns that were made with different gates, or with none")
+		}
+		gate = m.Gate
+	}
+	return gate, nil
 }
 
 // A layout is a table with its rows in the order of their groups.

@@ -30,12 +30,19 @@ func (i *Image) Validate() error {
 			return fmt.Errorf("byte %#x is taken for another", c)
 		}
 	}
+	end := uint32(len(i.Words))
+	if len(i.Machines) > 0 {
+		end = i.Machines[0].Classes
+	}
+	if err := i.Gate.validate(i.Words, end); err != nil {
+		return fmt.Errorf("gate: %w", err)
+	}
 	for n := range i.Machines {
 		end := uint32(len(i.Words))
 		if n+1 < len(i.Machines) {
 			end = i.Machines[n+1].Classes
 		}
-		begin := uint32(0)
+		begin := i.Gate.Next + i.Gate.Flags + 1
 		if n > 0 {
 			begin = i.Machines[n-1].Backward + i.Machines[n-1].Flags + 1
 		}
@@ -56,8 +63,8 @@ func (h *Header) validate(words []uint16, begin, end uint32) error {
 		return errors.New("its tables are not one behind the other")
 	case (h.Backward-h.Forward)%stride != 0:
 		return errors.New("a part of a row is in front of the second table")
-	case h.Check > uint32(Mod97) || h.Required>>len(features) != 0:
-		return fmt.Errorf("check %d, features %#x: unknown", h.Check, h.Required)
+	case h.Check > uint32(Mod97) || h.Required>>len(features) != 0 || h.Hints>>MaxHints != 0:
+		return fmt.Errorf("check %d, features %#x, hints %#x: unknown", h.Check, h.Required, h.Hints)
 	}
 	for _, class := range words[h.Classes:h.Forward] {
 		if uint32(class) >= h.Flags {
@@ -74,17 +81,21 @@ func (h *Header) validate(words []uint16, begin, end uint32) error {
 	if h.BackwardMatch > uint32(len(backward)) || h.BackwardMatch%stride != 0 {
 		return fmt.Errorf("rows that end at word %d of %d", h.BackwardMatch, len(backward))
 	}
-	if err := walk(forward, stride, h.Start[:]...); err != nil {
+	if err := walk(forward, stride, 1, atEnd, h.Start[:]...); err != nil {
 		return fmt.Errorf("forward: %w", err)
 	}
-	if err := walk(backward, stride, h.BackwardStart, h.BackwardCut); err != nil {
+	if err := walk(backward, stride, 1, atEnd, h.BackwardStart, h.BackwardCut); err != nil {
 		return fmt.Errorf("backward: %w", err)
 	}
 	return nil
 }
 
-// walk follows a table from its first states to all that can be reached.
-func walk(table []uint16, stride uint32, first ...uint32) error {
+// atEnd says whether the last word of a row is one that machines' rows have.
+func atEnd(_ uint32, flags uint16) bool { return flags == 0 || flags == uint16(FlagAtEnd) }
+
+// walk follows a table from its first states to all that can be reached. Its words are offsets of rows in units of so many words. known says
+// whether the last word of a row may be what it is.
+func walk(table []uint16, stride, unit uint32, known func(row uint32, flags uint16) bool, first ...uint32) error {
 	from := slices.Clone(first) // which may be a part of the image
 	seen := make([]bool, uint32(len(table))/stride+1)
 	for len(from) > 0 {
@@ -98,12 +109,13 @@ func walk(table []uint16, stride uint32, first ...uint32) error {
 		}
 		seen[row/stride] = true
 		last := row + stride - 1
-		if table[last] != 0 && table[last] != uint16(FlagAtEnd) {
+		if !known(row, table[last]) {
 			return fmt.Errorf("row %d has the flags %#x", row/stride, table[last])
 		}
 		for _, to := range table[row:last] {
-			if !seen[min(uint32(to)/stride, uint32(len(seen))-1)] || uint32(to)%stride != 0 || uint32(to) >= uint32(len(table)) {
-				from = append(from, uint32(to))
+			to := unit * uint32(to)
+			if !seen[min(to/stride, uint32(len(seen))-1)] || to%stride != 0 || to >= uint32(len(table)) {
+				from = append(from, to)
 			}
 		}
 	}

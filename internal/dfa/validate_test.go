@@ -51,7 +51,7 @@ func TestMalformedImages(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	refused := 0
 	for refused < 1000 {
-		bad := &Image{Machines: slices.Clone(good.Machines), Features: good.Features, Kinds: good.Kinds, Words: slices.Clone(good.Words)}
+		bad := &Image{Machines: slices.Clone(good.Machines), Gate: good.Gate, Features: good.Features, Kinds: good.Kinds, Words: slices.Clone(good.Words)}
 		n := r.IntN(len(bad.Machines))
 		h := &bad.Machines[n]
 		stride, end := h.Flags+1, uint32(len(bad.Words))
