@@ -29,7 +29,7 @@ var suites = []suite{
 	{pkg: "agent/selftest", seconds: 120},
 	// These are hundreds of probes that TestKernelAgreesWithEvaluator, TestValues and TestHistogram have some of; TestRate keeps to real time,
 	// and TestCrossProcess shows races, which there are none of here.
-	{pkg: "agent/loader", skip: "^Test(Actions|MissingValues|RandomStrings|HistogramOfSizes|Rate|CrossProcess)$", seconds: 300},
+	{pkg: "agent/loader", skip: "^Test(Actions|MissingValues|RandomStrings|HistogramOfSizes|Rate|CrossProcess)$", seconds: 600},
 	{pkg: "agent/privsep", run: `^Test(Hold|ReaderHasNoPrivilege|AgentHasNoPrivilege|MonitorHasFourCapabilities|SelfTest|Examine|KernelSession|ForeignBreakpoint|GrantIsJudgedByTheMonitor|Filtered|AgentFiltered|Canaries|KernelCanaries)$`, seconds: 420},
 	{pkg: "internal/kbtf", run: `^Test`, seconds: 60},
 	{pkg: "test/returns", run: `^Test(Pairs|CalleesOfC)$`, seconds: 300},
