@@ -70,7 +70,7 @@ static long kh_look(__u32 turn, struct kh_scanner *c)
 	const struct kh_gate *g = &c->tables->gate;
 	struct kh_scan *s = &c->slot->scan;
 	__u32 i = turn * KH_CHUNK, n = s->n, features = 0, hints = 0, row = s->row;
-	__u32 classes = g->classes, next = g->next, flags = g->flags, first = g->first;
+	__u32 classes = g->classes, next = g->next, flags = g->flags;
 
 	__unroll_not
 	for (__u32 k = 0; k < KH_CHUNK && i < n; k++, i++) {
@@ -80,8 +80,7 @@ static long kh_look(__u32 turn, struct kh_scanner *c)
 		*kh_mark(c, i) = 0;
 		features |= c->tables->features[b];
 		row = 2 * kh_word(c, next + row + kh_word(c, classes + b));
-		if (row >= first)
-			hints |= kh_word(c, next + row + flags);
+		hints |= kh_word(c, next + row + flags);
 	}
 	s->row = row;
 	s->features |= features;

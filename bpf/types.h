@@ -241,7 +241,6 @@ struct kh_gate {
 	__u32 classes; /* in words: 256, the class of each byte */
 	__u32 next;    /* in words: the first row, which is where it begins */
 	__u32 flags;   /* in a row: the last word */
-	__u32 first;   /* rows from it on see something */
 };
 
 /* Frozen before load, with as many words as there are. */

@@ -244,7 +244,6 @@ type UprobeKhTables struct {
 		Classes uint32
 		Next    uint32
 		Flags   uint32
-		First   uint32
 	}
 	Features [256]uint16
 	Kinds    [256]uint8

@@ -207,7 +207,7 @@ func (g *Gate) Lets(m *Machine, hints uint16) (without string, ok bool) {
 }
 
 // A GateHeader is the gate of an Image: struct kh_gate of bpf/types.h says what each number means.
-type GateHeader struct{ Classes, Next, Flags, First uint32 }
+type GateHeader struct{ Classes, Next, Flags uint32 }
 
 // lay appends a gate to words.
 func (g *Gate) lay(words []uint16) (GateHeader, []uint16) {
@@ -219,33 +219,15 @@ func (g *Gate) lay(words []uint16) (GateHeader, []uint16) {
 	for _, class := range g.Class {
 		words = append(words, uint16(class))
 	}
-	order, row := make([]int, len(g.Seen)), make([]int, len(g.Seen))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int { return btoi(g.Seen[a] != 0) - btoi(g.Seen[b] != 0) })
-	for i, s := range order {
-		row[s] = i * stride
-		if g.Seen[s] == 0 {
-			h.First = uint32((i + 1) * stride)
-		}
-	}
-	for _, s := range order {
+	for state, seen := range g.Seen {
 		begin := len(words)
-		for _, to := range g.Next[s*g.Classes : (s+1)*g.Classes] {
-			words = append(words, uint16(row[to]/2))
+		for _, to := range g.Next[state*g.Classes : (state+1)*g.Classes] {
+			words = append(words, uint16(int(to)*stride/2))
 		}
 		words = append(words, make([]uint16, stride-g.Classes)...)
-		words[begin+stride-1] = g.Seen[s]
+		words[begin+stride-1] = seen
 	}
 	return h, words
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // validate looks at the gate of an image, which may take the words up to end.
@@ -256,13 +238,11 @@ func (h *GateHeader) validate(words []uint16, end uint32) error {
 		return fmt.Errorf("rows of %d words", stride)
 	case h.Classes != 0 || h.Next != 256 || end <= h.Next || end > uint32(len(words)):
 		return errors.New("its tables are not where they belong")
-	case h.First%stride != 0 || h.First > end-h.Next:
-		return fmt.Errorf("rows that end at word %d of %d", h.First, end-h.Next)
 	}
 	for _, class := range words[:256] {
 		if uint32(class) >= h.Flags {
 			return fmt.Errorf("a byte has class %d of %d", class, h.Flags)
 		}
 	}
-	return walk(words[h.Next:end], stride, 2, func(row uint32, flags uint16) bool { return row >= h.First || flags == 0 }, 0)
+	return walk(words[h.Next:end], stride, 2, func(uint16) bool { return true }, 0)
 }

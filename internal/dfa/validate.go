@@ -91,11 +91,11 @@ func (h *Header) validate(words []uint16, begin, end uint32) error {
 }
 
 // atEnd says whether the last word of a row is one that machines' rows have.
-func atEnd(_ uint32, flags uint16) bool { return flags == 0 || flags == uint16(FlagAtEnd) }
+func atEnd(flags uint16) bool { return flags == 0 || flags == uint16(FlagAtEnd) }
 
 // walk follows a table from its first states to all that can be reached. Its words are offsets of rows in units of so many words. known says
 // whether the last word of a row may be what it is.
-func walk(table []uint16, stride, unit uint32, known func(row uint32, flags uint16) bool, first ...uint32) error {
+func walk(table []uint16, stride, unit uint32, known func(flags uint16) bool, first ...uint32) error {
 	from := slices.Clone(first) // which may be a part of the image
 	seen := make([]bool, uint32(len(table))/stride+1)
 	for len(from) > 0 {
@@ -109,7 +109,7 @@ func walk(table []uint16, stride, unit uint32, known func(row uint32, flags uint
 		}
 		seen[row/stride] = true
 		last := row + stride - 1
-		if !known(row, table[last]) {
+		if !known(table[last]) {
 			return fmt.Errorf("row %d has the flags %#x", row/stride, table[last])
 		}
 		for _, to := range table[row:last] {

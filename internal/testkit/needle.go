@@ -20,6 +20,7 @@ type Needles struct {
 	names []string
 	marks map[uint64][]mark // by the first eight bytes
 	first []uint64          // a bit for each three bytes with which a mark begins
+	files map[string]bool   // mapped files in which all were looked for
 }
 
 // A mark is bytes by which a secret is known.
@@ -32,7 +33,7 @@ const window = 8
 
 // NewNeedles makes Needles that find nothing yet.
 func NewNeedles() *Needles {
-	return &Needles{marks: make(map[uint64][]mark), first: make([]uint64, 1<<24/64)}
+	return &Needles{marks: make(map[uint64][]mark), first: make([]uint64, 1<<24/64), files: make(map[string]bool)}
 }
 
 // Add adds a secret of at least 16 bytes that nobody can have by chance. It is found by any eight bytes in a row, as they are, in hex, or
@@ -117,7 +118,7 @@ func (n *Needles) each(hay []byte, do func(name string, at int)) {
 
 // InMemory returns the names of the secrets of which a part is in a process's memory, with one place of each: every mapping that
 // the process can read is searched. What the kernel lets nobody read in this way is left out: pages behind a file's end, and some of its
-// own, such as those of a ring buffer.
+// own, such as those of a ring buffer. Pages that are a file's are searched in the first process that has them.
 func (n *Needles) InMemory(t testing.TB, pid int) map[string]string {
 	t.Helper()
 	found := make(map[string]string)
@@ -130,20 +131,22 @@ func (n *Needles) InMemory(t testing.TB, pid int) map[string]string {
 		if !strings.HasPrefix(m.Permissions, "r") || m.Path == "[vvar]" || m.Path == "[vvar_vclock]" || m.Path == "[vsyscall]" {
 			continue
 		}
-		// In pieces, since Go reserves gigabytes and the race detector terabytes; a piece begins where the last one's windows end.
-		for at := m.Start; at < m.End; at += piece {
-			b := buffer[:min(m.End-at, uint64(len(buffer)))]
-			if m.Path == "" && untouched(t, pages, at, len(b)) {
-				continue
+		known := fmt.Sprint(m.Path, m.Permissions, m.End-m.Start, len(n.names))
+		eachRun(t, pages, m, n.files[known], func(start, end uint64) {
+			for at := start; at < end; at += piece { // a piece ends where the next one's windows may begin
+				b := buffer[:min(end-at, uint64(len(buffer)))]
+				got, err := mem.ReadAt(b, int64(at))
+				searched += got
+				n.each(b[:got], func(name string, i int) {
+					found[name] = fmt.Sprintf("%#x, in %s %s", at+uint64(i), m.Permissions, m.Path)
+				})
+				if err != nil {
+					return // the file's end, or pages that nobody may read
+				}
 			}
-			got, err := mem.ReadAt(b, int64(at))
-			searched += got
-			n.each(b[:got], func(name string, i int) {
-				found[name] = fmt.Sprintf("%#x, in %s %s", at+uint64(i), m.Permissions, m.Path)
-			})
-			if err != nil {
-				break // the file's end, or pages that nobody may read
-			}
+		})
+		if strings.HasPrefix(m.Path, "/") {
+			n.files[known] = true
 		}
 	}
 	if searched == 0 {
@@ -152,21 +155,38 @@ func (n *Needles) InMemory(t testing.TB, pid int) map[string]string {
 	return found
 }
 
-// untouched says of anonymous memory that none of its pages were ever written to: there is nothing in memory or in swap space.
-func untouched(t testing.TB, pages *os.File, at uint64, n int) bool {
+// eachRun calls a function for each run of pages of a mapping that hold something: an anonymous page once it was written to, a
+// file's always, or if the file is known only where the process has a page of its own instead.
+func eachRun(t testing.TB, pages *os.File, m Mapping, fileIsKnown bool, do func(start, end uint64)) {
 	t.Helper()
 	size := uint64(os.Getpagesize())
-	first, last := at/size, (at+uint64(n)-1)/size
-	entries := make([]byte, 8*(last-first+1))
-	if _, err := pages.ReadAt(entries, int64(8*first)); err != nil {
-		t.Fatal(err)
-	}
-	for ; len(entries) > 0; entries = entries[8:] {
-		if entries[7]&0xc0 != 0 { // present, or swapped: Documentation/admin-guide/mm/pagemap.rst
-			return false
+	anonymous := m.Path == "" || strings.HasPrefix(m.Path, "[")
+	start, in := uint64(0), false
+	entries := make([]byte, 1<<16)
+	for at := m.Start; at < m.End; {
+		b := entries[:min(uint64(len(entries)), 8*((m.End-at)/size))]
+		if _, err := pages.ReadAt(b, int64(8*(at/size))); err != nil {
+			t.Fatal(err)
+		}
+		for ; len(b) > 0; b = b[8:] {
+			// Documentation/admin-guide/mm/pagemap.rst: 63 present, 62 swapped, 61 a file's, or shared
+			there, file := b[7]&0xc0 != 0, b[7]&0x20 != 0
+			holds := there && !(fileIsKnown && file)
+			if !anonymous && !fileIsKnown {
+				holds = true
+			}
+			if holds != in {
+				if in {
+					do(start, at)
+				}
+				start, in = at, holds
+			}
+			at += size
 		}
 	}
-	return true
+	if in {
+		do(start, m.End)
+	}
 }
 
 // piece is how much of a mapping is read at once.

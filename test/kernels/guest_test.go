@@ -30,7 +30,7 @@ var suites = []suite{
 	// These are hundreds of probes that TestKernelAgreesWithEvaluator, TestValues and TestHistogram have some of; TestRate keeps to real time,
 	// and TestCrossProcess shows races, which there are none of here.
 	{pkg: "agent/loader", skip: "^Test(Actions|MissingValues|RandomStrings|HistogramOfSizes|Rate|CrossProcess)$", seconds: 600},
-	{pkg: "agent/privsep", run: `^Test(Hold|ReaderHasNoPrivilege|AgentHasNoPrivilege|MonitorHasFourCapabilities|SelfTest|Examine|KernelSession|ForeignBreakpoint|GrantIsJudgedByTheMonitor|Filtered|AgentFiltered|Canaries|KernelCanaries)$`, seconds: 420},
+	{pkg: "agent/privsep", run: `^Test(Hold|ReaderHasNoPrivilege|AgentHasNoPrivilege|MonitorHasFourCapabilities|SelfTest|Examine|KernelSession|ForeignBreakpoint|GrantIsJudgedByTheMonitor|Filtered|AgentFiltered)$`, seconds: 300},
 	{pkg: "internal/kbtf", run: `^Test`, seconds: 60},
 	{pkg: "test/returns", run: `^Test(Pairs|CalleesOfC)$`, seconds: 300},
 }
@@ -40,9 +40,7 @@ var programs = []testkit.Source{
 	testkit.CProgram("hot", []string{"test/targets/hot/hot.c"}, "-O2", "-g", "-pthread"),
 	testkit.CProgram("forks", []string{"test/targets/forks/forks.c"}, "-O2", "-g"),
 	testkit.CProgram("ccalls", []string{"test/targets/ccalls/main.c"}, "-O1", "-g", "-pthread", "-fno-optimize-sibling-calls"),
-	testkit.CProgram("ccanary", []string{"test/targets/ccanary/main.c"}, "-O1", "-g"),
 	testkit.GoProgram("test/targets/vault"),
-	testkit.GoProgram("test/targets/canary"),
 	testkit.GoProgram("test/targets/calls"),
 }
 
