@@ -117,18 +117,18 @@ func (g *Gate) determinize(b *builder, starts []int, ends map[int]int) error {
 		}
 		return n
 	}
-	if first := closure(nil); first.seen != 0 {
+	first := closure(nil)
+	if first.seen != 0 {
 		return errors.New("a hint matches nothing at all")
-	} else {
-		id(first)
 	}
+	id(first)
 	byClass := make([]byte, g.Classes)
 	for c := range 256 {
 		if c < 'A' || c > 'Z' {
 			byClass[g.Class[c]] = byte(c)
 		}
 	}
-	for i := 0; i < len(states); i++ {
+	for i := 0; i != len(states); i++ { // which grow
 		if (len(states)+1)*(g.Classes+2) > MaxBytes {
 			return fmt.Errorf("the gate of %d hints is too big: its rows are counted in sixteen bits", len(starts))
 		}

@@ -171,7 +171,7 @@ func eachRun(t testing.TB, pages *os.File, m Mapping, fileIsKnown bool, do func(
 		for ; len(b) > 0; b = b[8:] {
 			// Documentation/admin-guide/mm/pagemap.rst: 63 present, 62 swapped, 61 a file's, or shared
 			there, file := b[7]&0xc0 != 0, b[7]&0x20 != 0
-			holds := there && !(fileIsKnown && file)
+			holds := there && (!fileIsKnown || !file)
 			if !anonymous && !fileIsKnown {
 				holds = true
 			}
